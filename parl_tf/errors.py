@@ -1,0 +1,17 @@
+"""The package's own errors, each a subclass of the built-in error a caller would expect."""
+
+
+class InputError(ValueError):
+    """An argument, array or name that cannot be used; the message says what would be."""
+
+
+class MissingFileError(FileNotFoundError):
+    """Data, a run or a model that is not where it was looked for."""
+
+
+class UnreadableFileError(OSError):
+    """A file that is there but is not what its name says."""
+
+
+class ExistingRunError(FileExistsError):
+    """An output that would overwrite a finished run or a result."""
