@@ -1,0 +1,208 @@
+"""Any functional Keras classifier as a multi-output model: logits and its first convolutions."""
+
+from typing import Any
+
+import keras
+
+from parl_tf.errors import InputError
+from parl_tf.registry import check_choice
+
+TAPS = ("activation", "convolution")
+
+_CONVOLUTIONS = (
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
+)
+_WEIGHTED = (*_CONVOLUTIONS, keras.layers.Dense)
+_ACTIVATION_LAYERS = (
+    keras.layers.ReLU,
+    keras.layers.LeakyReLU,
+    keras.layers.PReLU,
+    keras.layers.ELU,
+    keras.layers.Activation,
+)
+# Operations that the functions of keras.ops leave in a functional graph.
+_ACTIVATION_OPERATIONS = frozenset(
+    ("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Gelu", "Silu", "Softplus", "Softsign", "Tanh")
+)
+
+
+def expose_layers(model: keras.Model, num_layers: int, *, tap: str = "activation") -> keras.Model:
+    """Makes a model that returns its logits and the outputs of its first convolutions.
+
+    Layers are shared with `model`, not copied. Convolutions are counted in graph order, without
+    those on shortcuts: a convolution that reaches an addition, with nothing but normalisation
+    between, whose other side has more convolutions behind it.
+
+    Args:
+        model: Functional (or built sequential) Keras model with one input and one output.
+        num_layers: How many convolutions, at least 1.
+        tap: What counts as a convolution's output. `"activation"`: the first activation after
+            it, which for the last convolution of a residual block is the one after the addition.
+            `"convolution"`: the raw convolution output.
+
+    Returns:
+        Functional model with the inputs of `model` and the outputs
+        `[logits, output 1, ..., output num_layers]`.
+
+    Raises:
+        InputError: `model` has not the shape described; fewer convolutions than `num_layers`;
+            an unknown tap, or one whose input gradient would be zero.
+
+    Source: PARL, arXiv 2112.04948, section 4.2. The paper leaves open which output is meant.
+    """
+    return keras.Model(model.inputs, [model.outputs[0], *layer_outputs(model, num_layers, tap=tap)])
+
+
+def layer_outputs(
+    model: keras.Model, num_layers: int, *, tap: str = "activation"
+) -> list[keras.KerasTensor]:
+    """Finds the symbolic outputs of a model's first convolutions.
+
+    Arguments and errors are those of `expose_layers`.
+
+    Returns:
+        `num_layers` symbolic tensors of the graph of `model`, in graph order.
+    """
+    if tap in ("batch_norm", "batch_normalization", "normalization"):
+        raise InputError(
+            "The output of a batch normalisation has a zero input gradient when summed: under "
+            "batch statistics each channel's sum is a constant. "
+            f"Expected tap to be one of {TAPS}. Received: {tap!r}."
+        )
+    check_choice("tap", tap, TAPS)
+    _check_functional(model)
+    graph = _Graph(model)
+    found = graph.main_convolutions()
+    if not 1 <= num_layers <= len(found):
+        raise InputError(
+            f"Expected num_layers from 1 to {len(found)}, the convolutions on the main path of "
+            f"model {model.name!r} (convolutions inside nested models are not seen). "
+            f"Received: {num_layers}."
+        )
+    output_of = graph.activation_after if tap == "activation" else graph.raw_output
+    return [output_of(node) for node in found[:num_layers]]
+
+
+def _check_functional(model: object) -> None:
+    """Raises unless `model` is a Keras model with a graph, one input and one output."""
+    inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
+    if not isinstance(model, keras.Model) or not inputs or not outputs:
+        raise InputError(
+            "Expected a functional Keras model, or a sequential one that is built. "
+            f"Received: {model!r}."
+        )
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise InputError(
+            f"Expected a model with one input and one output. Received: {len(inputs)} inputs and "
+            f"{len(outputs)} outputs in model {model.name!r}."
+        )
+
+
+class _Graph:
+    """The nodes of a functional model, and who reads whose output."""
+
+    def __init__(self, model: keras.Model) -> None:
+        # Keys are the ids of nodes' output tensors; nodes in topological order.
+        self._nodes: dict[int, Any] = {}
+        self._readers: dict[int, list] = {}
+        self._depths: dict[int, int] = {}  # most convolutions on a way from the input
+        self._visit(model.outputs[0])
+        for key, node in self._nodes.items():
+            depth = max((self._depths[id(t)] for t in node.input_tensors), default=0)
+            self._depths[key] = depth + isinstance(node.operation, _CONVOLUTIONS)
+            for tensor in node.input_tensors:
+                self._readers.setdefault(id(tensor), []).append(node)
+
+    def _visit(self, output: keras.KerasTensor) -> None:
+        """Records the nodes behind `output`, each after the nodes that it reads."""
+        stack = [(output, False)]
+        while stack:
+            tensor, done = stack.pop()
+            if id(tensor) in self._nodes:
+                continue
+            node = _node_of(tensor)
+            if done:
+                self._nodes[id(tensor)] = node
+            else:
+                stack.append((tensor, True))
+                stack.extend((parent, False) for parent in reversed(node.input_tensors))
+
+    def main_convolutions(self) -> list:
+        """Nodes of the convolutions that are not on shortcuts, in graph order."""
+        found = [
+            (self._depths[key], position, node)
+            for position, (key, node) in enumerate(self._nodes.items())
+            if isinstance(node.operation, _CONVOLUTIONS) and not self._is_shortcut(node)
+        ]
+        return [node for _, _, node in sorted(found, key=lambda item: item[:2])]
+
+    def _is_shortcut(self, node) -> bool:
+        """Whether `node` reaches an addition whose other side has more convolutions behind it."""
+        tensor = node.output_tensors[0]
+        while readers := self._readers.get(id(tensor)):
+            if len(readers) != 1:
+                return False
+            reader = readers[0]
+            if isinstance(reader.operation, keras.layers.Add) or _is_operation(reader, {"Add"}):
+                depths = [self._depths[id(side)] for side in reader.input_tensors]
+                return self._depths[id(tensor)] < max(depths)
+            if isinstance(reader.operation, _CONVOLUTIONS) or _is_activation(reader):
+                return False
+            tensor = reader.output_tensors[0]
+        return False
+
+    def activation_after(self, node) -> keras.KerasTensor:
+        """The first activation that a convolution's output reaches."""
+        start = node
+        while not _is_activation(node):
+            readers = self._readers.get(id(node.output_tensors[0]), [])
+            # Where several read the output, an addition or activation is the block's own way on.
+            readers = sorted(
+                readers, key=lambda reader: isinstance(reader.operation, _CONVOLUTIONS)
+            )
+            if not readers or isinstance(readers[0].operation, _WEIGHTED):
+                raise InputError(
+                    f"No activation follows convolution {start.operation.name!r}; the sum of a "
+                    "normalised output before its activation has a zero input gradient. Expected "
+                    "a network with an activation there, or tap='convolution'."
+                )
+            node = readers[0]
+        return node.output_tensors[0]
+
+    def raw_output(self, node) -> keras.KerasTensor:
+        """A convolution's own output, refused where an activation is fused into the layer."""
+        if _is_activation(node):
+            raise InputError(
+                f"Convolution {node.operation.name!r} applies its activation itself, so its raw "
+                "output is not in the graph. Expected tap='activation', or a network whose "
+                "activations are layers of their own."
+            )
+        return node.output_tensors[0]
+
+
+def _node_of(tensor: keras.KerasTensor):
+    """The node of the functional graph that made `tensor`."""
+    history = tensor._keras_history
+    return history.operation._inbound_nodes[history.node_index]
+
+
+def _is_operation(node, names) -> bool:
+    """Whether a node is a bare operation of keras.ops with one of the class names."""
+    operation = node.operation
+    return not isinstance(operation, keras.Layer) and type(operation).__name__ in names
+
+
+def _is_activation(node) -> bool:
+    """Whether a node applies a nonlinearity: as a layer, fused into one, or an operation."""
+    activation = getattr(node.operation, "activation", None)
+    if activation is not None:  # softmax sums to a constant, so it is no better than none
+        return activation not in (keras.activations.linear, keras.activations.softmax)
+    return isinstance(node.operation, _ACTIVATION_LAYERS) or _is_operation(
+        node, _ACTIVATION_OPERATIONS
+    )

@@ -1,0 +1,60 @@
+"""Small networks and images for the tests."""
+
+import keras
+import numpy as np
+
+IMAGE_SHAPE = (8, 8, 3)
+NUM_CLASSES = 4
+
+
+def residual_network(seed, *, activation="relu", filters=4, randomize=True):
+    """Three convolutions (a stem and a block with a shortcut convolution), with batch norm.
+
+    With `randomize`, batch normalisation has statistics and scales as after a training.
+    """
+    keras.utils.set_random_seed(seed)
+    pixels = keras.Input(IMAGE_SHAPE)
+    x = keras.layers.Conv2D(filters, 3, padding="same", name="stem")(pixels)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.Activation(activation)(x)
+    shortcut = keras.layers.Conv2D(filters, 1, name="shortcut")(x)
+    x = keras.layers.Conv2D(filters, 3, padding="same", name="first")(x)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.Activation(activation)(x)
+    x = keras.layers.Conv2D(filters, 3, padding="same", name="second")(x)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.Activation(activation)(keras.layers.Add()([x, shortcut]))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(pixels, keras.layers.Dense(NUM_CLASSES)(x))
+    if randomize:
+        generator = np.random.default_rng(seed)
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.set_weights([generator.uniform(0.5, 1.5, w.shape) for w in layer.weights])
+    return model
+
+
+def plain_network(seed, *, activation="relu"):
+    """Two convolutions, their activations fused, and no batch normalisation."""
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential(
+        [
+            keras.Input(IMAGE_SHAPE),
+            keras.layers.Conv2D(5, 3, activation=activation),
+            keras.layers.Conv2D(4, 3, activation=activation),
+            keras.layers.Flatten(),
+            keras.layers.Dense(NUM_CLASSES),
+        ]
+    )
+
+
+def examples(count, seed=0):
+    """Random images and labels."""
+    generator = np.random.default_rng(seed)
+    images = generator.uniform(size=(count, *IMAGE_SHAPE)).astype("float32")
+    return images, generator.integers(NUM_CLASSES, size=count)
+
+
+def logits_loss():
+    """The loss that an ensemble is compiled with."""
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
