@@ -1,0 +1,124 @@
+"""PARL: members whose early layers look at the input from different directions."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from parl_tf.defences.base import Ensemble, ForwardPass
+from parl_tf.exposure import layer_outputs
+from parl_tf.gradients import pairwise_cosine, summed_gradients
+from parl_tf.registry import check_choice
+
+_COSINES = {"signed": lambda cosine: cosine, "absolute": tf.abs, "positive": tf.nn.relu}
+
+
+@keras.saving.register_keras_serializable(package="parl_tf")
+class PARL(Ensemble):
+    """Pairwise adversarially robust loss.
+
+    The penalty is the cosine similarity of every two members' input gradients, one gradient for
+    each of their first layers (of the layer's summed output), added up over layers and pairs and
+    averaged over examples. With N members and K layers it lies in
+    [-K * N / 2, K * N * (N - 1) / 2]: near the lower end it is saturated and drives nothing.
+
+    Args:
+        members: As for `Ensemble`. Their convolutions are found in their graphs.
+        num_layers: K, how many layers are compared.
+        accuracy_weight: Weight of the cross-entropy (gamma 1).
+        diversity_weight: Weight of the penalty (gamma 2).
+        tap: What is compared: "activation", the activation behind each convolution, or
+            "convolution", its raw output. The penalty is blind on raw outputs: a network and its
+            copy with negated channels, the same function, look different to it.
+        penalty_batch_norm: Statistics of batch normalisation under the penalty: "moving", so
+            that an example's gradients are its own, or "batch", as in the training pass.
+        layer_reduction: How layers are put together: "sum" or "mean".
+        cosine: What is penalised: the "signed" cosine, its "absolute" value or its "positive"
+            part.
+        member_reduction: How the members' cross-entropies are put together: "sum" or "mean".
+        name: Name of the model.
+
+    Raises:
+        InputError: What `Ensemble` and `expose_layers` refuse, or an unknown choice.
+
+    Source: PARL, arXiv 2112.04948 v1, section 4.2. The paper leaves open which output of a layer
+    is meant and which statistics it is computed under; the defaults are this package's choice.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[keras.Model],
+        *,
+        num_layers: int = 7,
+        accuracy_weight: float = 1.0,
+        diversity_weight: float = 0.5,
+        tap: str = "activation",
+        penalty_batch_norm: str = "moving",
+        layer_reduction: str = "sum",
+        cosine: str = "signed",
+        member_reduction: str = "sum",
+        name: str | None = None,
+    ) -> None:
+        check_choice("penalty_batch_norm", penalty_batch_norm, ("moving", "batch"))
+        check_choice("layer_reduction", layer_reduction, ("sum", "mean"))
+        check_choice("cosine", cosine, _COSINES)
+        super().__init__(
+            members,
+            accuracy_weight=accuracy_weight,
+            member_reduction=member_reduction,
+            term_weights={"penalty": float(diversity_weight)},
+            name=name,
+        )
+        self.num_layers = num_layers
+        self.diversity_weight = float(diversity_weight)
+        self.tap = tap
+        self.penalty_batch_norm = penalty_batch_norm
+        self.layer_reduction = layer_reduction
+        self.cosine = cosine
+        # These share the members' layers. Kept as bound methods, which Keras does not look into,
+        # they are neither saved nor counted a second time.
+        self._exposed = tuple(self._expose(member).__call__ for member in self.members)
+
+    def _expose(self, member: keras.Model) -> keras.Model:
+        """A model of a member's layers to compare, behind its logits where one pass gives both."""
+        layers = layer_outputs(member, self.num_layers, tap=self.tap)
+        if self.penalty_batch_norm == "batch":
+            layers = [member.outputs[0], *layers]
+        return keras.Model(member.inputs, layers)
+
+    def forward_member(
+        self, index: int, inputs: tf.Tensor, training: bool
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Logits, and the outputs of the layers to compare."""
+        if self.penalty_batch_norm == "batch":
+            logits, *layers = self._exposed[index](inputs, training=training)
+            return logits, layers
+        layers = self._exposed[index](inputs, training=False)
+        return self.members[index](inputs, training=training), keras.tree.flatten(layers)
+
+    def terms(self, forward: ForwardPass) -> dict[str, tf.Tensor]:
+        """The penalty."""
+        # Each gradient is computed once and then shared by all pairs of its member.
+        gradients = [
+            summed_gradients(forward.tape, layers, forward.inputs) for layers in forward.layers
+        ]
+        transform = _COSINES[self.cosine]
+        penalties = [
+            tf.reduce_mean(tf.reduce_sum(transform(pairwise_cosine(members)), axis=1))
+            for members in zip(*gradients, strict=True)
+        ]
+        reduce = tf.reduce_sum if self.layer_reduction == "sum" else tf.reduce_mean
+        return {"penalty": reduce(tf.stack(penalties))}
+
+    def get_config(self) -> dict[str, Any]:
+        """Members and arguments."""
+        return {
+            **super().get_config(),
+            "num_layers": self.num_layers,
+            "diversity_weight": self.diversity_weight,
+            "tap": self.tap,
+            "penalty_batch_norm": self.penalty_batch_norm,
+            "layer_reduction": self.layer_reduction,
+            "cosine": self.cosine,
+        }

@@ -1,0 +1,249 @@
+"""What every training method must do: parametrised over the registry."""
+
+import keras
+import numpy as np
+import pytest
+from networks import examples, logits_loss, plain_network, residual_network
+
+import parl_tf
+from parl_tf.defences import METHODS
+from parl_tf.errors import InputError
+
+
+def make(method, num_members=2, network=residual_network, **arguments):
+    """An ensemble of small networks, compiled."""
+    if method == "parl":
+        arguments.setdefault("num_layers", 2)
+    members = [network(seed) for seed in range(num_members)]
+    return compiled(METHODS[method](members, **arguments))
+
+
+def compiled(ensemble, **options):
+    options = {"optimizer": keras.optimizers.Adam(1e-2), "jit_compile": False, **options}
+    ensemble.compile(loss=logits_loss(), **options)
+    return ensemble
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("num_members", [2, 4])
+@pytest.mark.parametrize("network", [residual_network, plain_network])
+def test_fit_lowers_the_loss_and_reports_every_term(method, num_members, network):
+    ensemble = make(method, num_members, network)
+    images, labels = examples(32)
+    history = ensemble.fit(
+        images, labels, batch_size=16, epochs=6, validation_data=(images, labels), verbose=0
+    ).history
+    assert history["loss"][-1] < history["loss"][0]
+    reported = {"loss", "cross_entropy", "vote_accuracy", *ensemble.term_weights}
+    assert set(history) == reported | {f"val_{name}" for name in reported}
+    for name in reported:
+        assert np.isfinite(history[name]).all(), name
+        assert history[name][0] != 0, name
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_loss_is_its_reported_parts(method):
+    ensemble = make(method)
+    logs = ensemble.evaluate(*examples(20), batch_size=20, verbose=0, return_dict=True)
+    regularization = float(sum(ensemble.losses)) if ensemble.losses else 0.0
+    parts = ensemble.accuracy_weight * logs["cross_entropy"] + regularization
+    parts += sum(weight * logs[term] for term, weight in ensemble.term_weights.items())
+    assert logs["loss"] == pytest.approx(parts, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_same_step_with_and_without_xla(method):
+    images, labels = examples(16)
+    plain, xla = (
+        compiled(make(method), optimizer=keras.optimizers.SGD(0.01), jit_compile=jit_compile)
+        for jit_compile in (False, True)
+    )
+    for _ in range(2):
+        losses = [model.train_on_batch(images, labels) for model in (plain, xla)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_saved_and_loaded_it_continues_bit_for_bit(method, tmp_path):
+    images, labels = examples(16)
+    ensemble = make(method)
+    ensemble.train_on_batch(images, labels)
+    ensemble.save(tmp_path / "ensemble.keras")
+    loaded = keras.models.load_model(tmp_path / "ensemble.keras")
+    assert type(loaded) is METHODS[method]
+    np.testing.assert_array_equal(
+        loaded.predict(images, verbose=0), ensemble.predict(images, verbose=0)
+    )
+    loaded.jit_compile = False
+    for model in (ensemble, loaded):
+        model.train_on_batch(images, labels)
+    assert int(ensemble.optimizer.iterations) == int(loaded.optimizer.iterations) == 2
+    for ours, theirs in (
+        *zip(ensemble.variables, loaded.variables, strict=True),
+        *zip(ensemble.optimizer.variables, loaded.optimizer.variables, strict=True),
+    ):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_config_round_trips(method):
+    ensemble = make(method, accuracy_weight=0.7, member_reduction="mean")
+    config = ensemble.get_config()
+    again = METHODS[method].from_config(config)
+    names = [key for key in config if key != "members"]
+    assert {key: again.get_config()[key] for key in names} == {key: config[key] for key in names}
+    assert again.accuracy_weight == 0.7
+    assert len(again.members) == 2
+
+
+def test_call_is_the_log_of_the_mean_probability():
+    ensemble = make("unprotected", 3)
+    images, _ = examples(5)
+    mean = np.mean([keras.ops.softmax(m(images, training=False)) for m in ensemble.members], axis=0)
+    np.testing.assert_allclose(ensemble(images, training=False), np.log(mean), atol=1e-6)
+    np.testing.assert_allclose(ensemble.predict(images, verbose=0), np.log(mean), atol=1e-6)
+
+
+def test_vote_and_predict_classes_agree_over_batches():
+    ensemble = make("unprotected", 3)
+    images, _ = examples(11)
+    assert ensemble.predict_classes(images, batch_size=4).tolist() == (
+        ensemble.vote(images).labels.numpy().tolist()
+    )
+
+
+def test_vote_accuracy_is_that_of_the_vote():
+    ensemble = make("unprotected", 3)
+    images, labels = examples(30)
+    logs = ensemble.evaluate(images, labels, batch_size=7, verbose=0, return_dict=True)
+    right = ensemble.predict_classes(images) == labels
+    assert logs["vote_accuracy"] == pytest.approx(right.mean())
+
+
+def test_one_optimizer_trains_members_as_optimizers_of_their_own_would():
+    images, labels = examples(16)
+    together = make("unprotected", 2, plain_network)
+    alone = [plain_network(seed) for seed in range(2)]
+    for member in alone:
+        member.compile(optimizer=keras.optimizers.Adam(1e-2), loss=logits_loss(), jit_compile=False)
+    for _ in range(3):
+        together.train_on_batch(images, labels)
+        for member in alone:
+            member.train_on_batch(images, labels)
+    for ours, theirs in zip(together.members, alone, strict=True):
+        for variable, expected in zip(ours.variables, theirs.variables, strict=True):
+            np.testing.assert_allclose(variable.numpy(), expected.numpy(), atol=1e-6)
+
+
+def test_keras_metrics_sample_weights_and_one_hot_labels():
+    images, labels = examples(12)
+    ensemble = make("unprotected")
+    ensemble.compile(
+        optimizer="sgd",
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
+    weights = np.arange(12) / 12.0
+    logs = ensemble.evaluate(
+        images, np.eye(4)[labels], sample_weight=weights, batch_size=12, verbose=0, return_dict=True
+    )
+    logits = [member(images, training=False) for member in ensemble.members]
+    expected = sum(
+        np.mean(weights * keras.losses.sparse_categorical_crossentropy(labels, z, from_logits=True))
+        for z in logits
+    )
+    assert logs["cross_entropy"] == pytest.approx(expected, rel=1e-5)
+    assert logs["vote_accuracy"] == pytest.approx(
+        (ensemble.predict_classes(images) == labels).mean()
+    )
+    assert "accuracy" in logs
+
+
+def test_regularization_of_members_counts_once():
+    def network(seed):
+        pixels = keras.Input((8, 8, 3))
+        x = keras.layers.Conv2D(2, 3, kernel_regularizer=keras.regularizers.L2(0.5))(pixels)
+        return keras.Model(pixels, keras.layers.Dense(4)(keras.layers.Flatten()(x)))
+
+    ensemble = make("unprotected", 2, network)
+    logs = ensemble.evaluate(*examples(4), verbose=0, return_dict=True)
+    penalty = sum(0.5 * np.sum(np.square(m.layers[1].kernel.numpy())) for m in ensemble.members)
+    assert logs["loss"] - logs["cross_entropy"] == pytest.approx(penalty, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "sparse_categorical_crossentropy",
+        keras.losses.sparse_categorical_crossentropy,
+        keras.losses.SparseCategoricalCrossentropy(),
+        None,
+    ],
+)
+def test_refuses_a_loss_that_takes_probabilities(loss):
+    ensemble = parl_tf.Ensemble([plain_network(seed) for seed in range(2)])
+    ensemble.compile(optimizer="sgd", loss=loss)
+    with pytest.raises(InputError, match="from_logits=True"):
+        ensemble.train_on_batch(*examples(4))
+
+
+def softmax_network(last):
+    pixels = keras.Input((8, 8, 3))
+    return keras.Model(pixels, last(keras.layers.Flatten()(pixels)))
+
+
+def other_input(seed):
+    pixels = keras.Input((9, 8, 3))
+    return keras.Model(pixels, keras.layers.Dense(4)(keras.layers.Flatten()(pixels)))
+
+
+def other_classes(seed):
+    pixels = keras.Input((8, 8, 3))
+    return keras.Model(pixels, keras.layers.Dense(5)(keras.layers.Flatten()(pixels)))
+
+
+def two_outputs():
+    pixels = keras.Input((8, 8, 3))
+    x = keras.layers.Flatten()(pixels)
+    return keras.Model(pixels, [keras.layers.Dense(4)(x), keras.layers.Dense(4)(x)])
+
+
+SAME = plain_network(0)
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ([], "at least two members. Received: 0"),
+        ([SAME], "at least two members. Received: 1"),
+        ([SAME, SAME], "same object more than once"),
+        ([SAME, other_input(1)], "one input shape and number of classes"),
+        ([SAME, other_classes(1)], "one input shape and number of classes"),
+        ([SAME, two_outputs()], "one input and one output"),
+        ([SAME, "resnet20"], "functional Keras model"),
+        ([SAME, keras.Sequential([keras.layers.Dense(4)])], "functional Keras model"),
+        ([SAME, softmax_network(keras.layers.Dense(4, activation="softmax"))], "probabilities"),
+        (
+            [SAME, softmax_network(lambda x: keras.layers.Softmax()(keras.layers.Dense(4)(x)))],
+            "probabilities",
+        ),
+        (
+            [SAME, softmax_network(lambda x: keras.ops.softmax(keras.layers.Dense(4)(x)))],
+            "probabilities",
+        ),
+    ],
+)
+def test_refuses_members_that_cannot_be_asked_together(members, message):
+    with pytest.raises(InputError, match=message):
+        parl_tf.Ensemble(members)
+
+
+def test_refuses_integer_pixels():
+    with pytest.raises(InputError, match="float pixels in"):
+        make("unprotected").train_on_batch(np.ones((4, 8, 8, 3), "uint8"), np.zeros(4, "int64"))
+
+
+def test_unknown_method_comes_with_near_matches():
+    with pytest.raises(InputError, match="Did you mean parl"):
+        METHODS["parll"]
