@@ -1,0 +1,151 @@
+"""Run folders: `config.json`, `history.csv`, `model.keras`."""
+
+import csv
+import json
+import math
+import os
+import pathlib
+import zipfile
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+import keras
+
+from parl_tf.defences import METHODS
+from parl_tf.defences.base import Ensemble, check_logits_classifier
+from parl_tf.errors import ExistingRunError, MissingFileError, UnreadableFileError
+
+CONFIG, HISTORY, MODEL = "config.json", "history.csv", "model.keras"
+_PARTIAL_MODEL = "partial.keras"
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of those whose numerics a result depends on."""
+    packages = ("parl_tf", "tensorflow", "keras", "numpy", "cleverhans")
+    return {package: metadata.version(package) for package in packages}
+
+
+def begin_run(folder: str | os.PathLike, config: Mapping[str, Any]) -> pathlib.Path:
+    """Makes a run folder and writes its configuration.
+
+    Args:
+        folder: Where the run goes. An unfinished run there is begun again from its start.
+        config: What the run is, as JSON values.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ExistingRunError: The folder holds a finished run, or something that is not a run.
+    """
+    folder = pathlib.Path(folder)
+    check_can_begin(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (HISTORY, _PARTIAL_MODEL):
+        (folder / name).unlink(missing_ok=True)
+    write_json(folder / CONFIG, config)
+    return folder
+
+
+def check_can_begin(folder: str | os.PathLike) -> None:
+    """Raises unless a run can begin in `folder`; errors are those of `begin_run`."""
+    folder = pathlib.Path(folder)
+    if (folder / MODEL).exists():
+        raise ExistingRunError(
+            f"{folder} already holds a finished run. Expected a new folder; nothing was changed."
+        )
+    if not folder.exists():
+        return
+    if not folder.is_dir() or (any(folder.iterdir()) and not (folder / CONFIG).exists()):
+        raise ExistingRunError(
+            f"{folder} holds something that is not a run. Expected a new or empty folder; nothing "
+            "was changed."
+        )
+
+
+def finish_run(folder: pathlib.Path, model: keras.Model) -> None:
+    """Saves the trained model into a run folder, which makes the run a finished one."""
+    model.save(folder / _PARTIAL_MODEL)
+    os.replace(folder / _PARTIAL_MODEL, folder / MODEL)
+
+
+def write_json(path: pathlib.Path, document: Any, *, indent: int | None = 1) -> None:
+    """Writes a JSON file that is either whole or not there."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(
+        json.dumps(document, indent=indent, allow_nan=False) + "\n", encoding="utf-8"
+    )
+    os.replace(partial, path)
+
+
+def load_model(path: str | os.PathLike) -> tuple[keras.Model, dict[str, Any] | None]:
+    """Loads the model of a finished run, or a bare Keras file.
+
+    Args:
+        path: A run folder, or a `.keras` file with an ensemble or a classifier of images.
+
+    Returns:
+        The model, compiled as it was saved, and the run's configuration (None for a bare file).
+
+    Raises:
+        MissingFileError: Nothing there, or a run that is not finished.
+        UnreadableFileError: A file that is not a Keras model, or a configuration that is not
+            JSON.
+        InputError: A Keras model that is not a classifier of images returning logits.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise MissingFileError(f"No run folder or Keras file at {path}.")
+    config, file = None, path
+    if path.is_dir():
+        config, file = read_config(path), path / MODEL
+        if not file.exists():
+            raise MissingFileError(f"{path} holds no finished run: there is no {MODEL} in it.")
+    if not zipfile.is_zipfile(file):
+        raise UnreadableFileError(f"{file} is not a Keras model. Expected a .keras file.")
+    dict(METHODS)  # imports every method's class, without which Keras does not find it
+    try:
+        model = keras.models.load_model(file, safe_mode=True)
+    except Exception as error:  # Keras raises whatever the broken part happens to cause
+        raise UnreadableFileError(f"{file} cannot be read as a Keras model: {error}") from error
+    if not isinstance(model, Ensemble):
+        check_logits_classifier(model)
+    return model, config
+
+
+def read_config(folder: str | os.PathLike) -> dict[str, Any]:
+    """Reads the configuration of a run.
+
+    Raises:
+        MissingFileError: `folder` is not a run folder.
+        UnreadableFileError: Its configuration is not a JSON object.
+    """
+    path = pathlib.Path(folder) / CONFIG
+    if not path.exists():
+        raise MissingFileError(f"{folder} is not a run folder: there is no {CONFIG} in it.")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UnreadableFileError(f"{path} is not JSON: {error}") from error
+    if not isinstance(config, dict) or not isinstance(config.get("dataset"), dict):
+        raise UnreadableFileError(f"{path} does not hold the configuration of a run.")
+    if not isinstance(config["dataset"].get("name"), str):
+        raise UnreadableFileError(f"{path} does not name the data set of the run.")
+    return config
+
+
+def read_history(folder: str | os.PathLike) -> list[dict[str, float | None]]:
+    """Reads the history of a run, one entry an epoch.
+
+    What was not measured, or is not a finite number, is None.
+    """
+    with open(pathlib.Path(folder) / HISTORY, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{key: _number(value) for key, value in row.items()} for row in rows]
+
+
+def _number(text: str) -> float | None:
+    """A number of a history; None for one that was not measured or is not finite."""
+    value = float("nan" if text == "NA" else text)
+    return value if math.isfinite(value) else None
