@@ -1,0 +1,231 @@
+"""What every attack shares: validation, batching, random starts, projection, and a last check."""
+
+import abc
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from parl_tf.data import Split, check_examples
+from parl_tf.defences.base import Ensemble, check_logits_classifier
+from parl_tf.errors import InputError
+from parl_tf.gradients import project
+
+Logits = Callable[[tf.Tensor], tf.Tensor]
+
+# How far rounding of float32 pixels in [0, 1] can carry a projected image out of its ball.
+_TOLERANCE = 2.0**-22
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Attack(abc.ABC):
+    """An untargeted L-infinity attack on images with pixels in [0, 1], given their true labels.
+
+    An attack knows no threat model: it is handed the model to craft on. Subclasses are frozen
+    dataclasses of their hyperparameters, implement `perturb`, and need not project or clip.
+
+    Attributes:
+        name: Its name on the command line and in records.
+        random_start: Whether it begins at a random point of the ball instead of at the image.
+        restarts: How many such starts there are; 1 for an attack without.
+    """
+
+    name: ClassVar[str]
+    random_start: ClassVar[bool] = False
+    restarts: int = dataclasses.field(default=1, init=False)
+
+    @abc.abstractmethod
+    def perturb(
+        self,
+        logits_of: Logits,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        start: tf.Tensor,
+        epsilon: tf.Tensor,
+    ) -> tf.Tensor:
+        """Crafts adversarial examples for one batch, inside a graph.
+
+        Args:
+            logits_of: From images (batch, height, width, channels) to logits (batch, classes).
+            images: float32 tensor (batch, height, width, channels), pixels in [0, 1].
+            labels: int64 tensor (batch,), the true classes.
+            start: Tensor of the shape of `images`, where to begin: a point drawn uniformly from
+                the ball and clipped to [0, 1] if `random_start`, else `images`.
+            epsilon: float32 scalar, radius of the ball, in pixel units.
+
+        Returns:
+            Tensor of the shape of `images`.
+        """
+
+    def check_epsilon(self, epsilon: float) -> None:
+        """Raises unless the attack can run in a ball of radius `epsilon`, in pixel units.
+
+        Raises:
+            InputError: `epsilon` is not in (0, 1], or the hyperparameters do not go with it.
+        """
+        if not 0 < epsilon <= 1:
+            raise InputError(f"Expected epsilon in (0, 1], in pixel units. Received: {epsilon}.")
+
+    def prepare(self, model: keras.Model | Logits) -> "Crafter":
+        """Makes the attack's graph on a model, to be called for many strengths and restarts.
+
+        Args:
+            model: What to craft examples on: an `Ensemble`, a functional Keras classifier, or a
+                function from images to logits. A plain function must work inside `tf.function`.
+
+        Returns:
+            The attack on that model.
+
+        Raises:
+            InputError: A Keras model that returns probabilities, or is no classifier of images.
+        """
+        return Crafter(self, logits_function(model))
+
+    def __call__(
+        self, model: keras.Model | Logits, images: Any, labels: Any, *, epsilon: float, **options
+    ) -> np.ndarray:
+        """Crafts adversarial examples once: `prepare`, then `Crafter.__call__`."""
+        return self.prepare(model)(images, labels, epsilon=epsilon, **options)
+
+
+class Crafter:
+    """An attack on one model. Made by `Attack.prepare`."""
+
+    def __init__(self, attack: Attack, logits_of: Logits) -> None:
+        self._attack = attack
+        self._logits_of = logits_of
+        self._num_classes = 0
+        self._graph: Callable[..., tf.Tensor] | None = None
+
+    def __call__(
+        self,
+        images: Any,
+        labels: Any,
+        *,
+        epsilon: float,
+        seed: int = 0,
+        restart: int = 0,
+        first_index: int = 0,
+        batch_size: int = 250,
+    ) -> np.ndarray:
+        """Crafts adversarial examples for any number of images.
+
+        Args:
+            images: Array (n, height, width, channels), pixels in [0, 1].
+            labels: Integer array (n,), the true classes.
+            epsilon: Radius of the L-infinity ball, in pixel units of [0, 1].
+            seed: An image's random start follows from (seed, restart, index) alone, not from the
+                batch it is in.
+            restart: Which start, from 0 to `restarts - 1`.
+            first_index: Index of the first image, if the images are part of a larger set.
+            batch_size: Images at a time; memory is bounded by it.
+
+        Returns:
+            float32 array of the shape of `images`: in [0, 1], and within `epsilon` of them up to
+            the rounding of float32.
+
+        Raises:
+            InputError: An argument outside these values, or a model that returns probabilities.
+        """
+        self._attack.check_epsilon(epsilon)
+        if batch_size < 1:
+            raise InputError(f"Expected batch_size of at least 1. Received: {batch_size}.")
+        if not 0 <= restart < self._attack.restarts:
+            raise InputError(
+                f"Expected restart from 0 to {self._attack.restarts - 1}. Received: {restart}."
+            )
+        graph = self._graph or self._open(images)
+        examples = check_examples(images, labels, self._num_classes)
+        parts = []
+        for begin in range(0, len(examples), batch_size):
+            batch = examples.take(np.arange(begin, min(begin + batch_size, len(examples))))
+            directions = self._directions(batch, seed, restart, first_index + begin)
+            adversarial = graph(
+                tf.constant(batch.images),
+                tf.constant(batch.labels),
+                tf.constant(directions),
+                tf.constant(epsilon, tf.float32),
+            ).numpy()
+            _check_result(adversarial, batch.images, epsilon)
+            parts.append(adversarial)
+        return np.concatenate(parts)
+
+    def _open(self, images: Any) -> Callable[..., tf.Tensor]:
+        """Learns the model's classes and makes the graph, for images of one shape.
+
+        The number of images and the strength are left open in it: one trace serves every call.
+        """
+        self._num_classes = _count_classes(self._logits_of, images)
+        batch = tf.TensorSpec((None, *np.shape(images)[1:]), tf.float32)
+        signature = [
+            batch,
+            tf.TensorSpec((None,), tf.int64),
+            tf.TensorSpec((None,) * batch.shape.rank, tf.float32),
+            tf.TensorSpec((), tf.float32),
+        ]
+        self._graph = tf.function(self._craft, input_signature=signature)
+        return self._graph
+
+    def _directions(self, batch: Split, seed: int, restart: int, first_index: int) -> np.ndarray:
+        """Uniform draws from [-1, 1] for each pixel, from generators of each image's own."""
+        shape = batch.images.shape[1:]
+        if not self._attack.random_start:
+            return np.zeros((1,) * batch.images.ndim, "float32")
+        draws = [
+            np.random.default_rng((seed, restart, first_index + index)).uniform(-1, 1, shape)
+            for index in range(len(batch))
+        ]
+        return np.stack(draws).astype("float32")
+
+    def _craft(self, images, labels, directions, epsilon):
+        """The attack's own steps between a start in the ball and a last projection onto it."""
+        start = project(images + epsilon * directions, images, epsilon)
+        adversarial = self._attack.perturb(self._logits_of, images, labels, start, epsilon)
+        return project(adversarial, images, epsilon)
+
+
+def logits_function(model: keras.Model | Logits) -> Logits:
+    """A model in inference mode as a function from images to float32 logits.
+
+    Args:
+        model: An `Ensemble`, a functional Keras classifier, or already a function.
+
+    Raises:
+        InputError: A Keras model that returns probabilities, or is no classifier of images.
+    """
+    if isinstance(model, keras.Model):
+        if not isinstance(model, Ensemble):
+            check_logits_classifier(model)
+        model = functools.partial(model, training=False)
+    elif not callable(model):
+        raise InputError(f"Expected a model or a function to logits. Received: {model!r}.")
+    return lambda images: tf.cast(model(images), tf.float32)
+
+
+def _count_classes(logits_of: Logits, images: Any) -> int:
+    """Number of classes, from the logits of a few images, which must not be probabilities."""
+    few = check_examples(images, np.zeros(len(images), "int64"), 1).images[:8]
+    logits = logits_of(tf.constant(few)).numpy()
+    if logits.ndim != 2 or len(logits) != len(few):
+        raise InputError(f"Expected logits (batch, classes). Received: shape {logits.shape}.")
+    if logits.min() >= 0 and np.allclose(logits.sum(axis=1), 1, atol=1e-3):
+        raise InputError(
+            "The model returns probabilities: no value is negative and rows sum to 1. Expected "
+            "logits, since a saturated probability has no gradient to attack along."
+        )
+    return logits.shape[1]
+
+
+def _check_result(adversarial: np.ndarray, images: np.ndarray, epsilon: float) -> None:
+    """Raises if an attack's result left its ball or [0, 1], or is not finite."""
+    distance = np.abs(adversarial.astype("float64") - images).max()
+    inside = distance <= epsilon + _TOLERANCE and adversarial.min() >= 0 and adversarial.max() <= 1
+    if not (inside and np.isfinite(adversarial).all()):
+        raise RuntimeError(
+            f"An attack's result is not within {epsilon} of its images and in [0, 1]: distance "
+            f"{distance}, pixels from {adversarial.min()} to {adversarial.max()}."
+        )

@@ -1,0 +1,33 @@
+"""FGSM: one step along the sign of the gradient."""
+
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+import tensorflow as tf
+from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
+
+from parl_tf.attacks.base import Attack, Logits
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FGSM(Attack):
+    """Fast gradient sign method: one step of epsilon from the clean image.
+
+    Source: Goodfellow et al. 2015, arXiv 1412.6572; CleverHans.
+    """
+
+    name: ClassVar[str] = "fgsm"
+
+    def perturb(
+        self,
+        logits_of: Logits,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        start: tf.Tensor,
+        epsilon: tf.Tensor,
+    ) -> tf.Tensor:
+        """One step; arguments as for `Attack.perturb`."""
+        return fast_gradient_method(
+            logits_of, images, epsilon, np.inf, clip_min=0.0, clip_max=1.0, y=labels
+        )

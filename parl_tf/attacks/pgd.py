@@ -1,0 +1,44 @@
+"""PGD: BIM from random starts."""
+
+import dataclasses
+from typing import ClassVar
+
+import tensorflow as tf
+
+from parl_tf.attacks.base import Logits
+from parl_tf.attacks.iterative import IterativeAttack
+from parl_tf.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PGD(IterativeAttack):
+    """Projected gradient descent: steps along the sign of the gradient from random starts.
+
+    Attributes:
+        restarts: Number of random starts. The other attributes are those of `IterativeAttack`.
+
+    Raises:
+        InputError: Fewer than one restart, or what `IterativeAttack` refuses.
+
+    Source: Madry et al. 2018, arXiv 1706.06083; CleverHans.
+    """
+
+    name: ClassVar[str] = "pgd"
+    random_start: ClassVar[bool] = True
+    restarts: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.restarts < 1:
+            raise InputError(f"Expected restarts of at least 1. Received: {self.restarts}.")
+
+    def perturb(
+        self,
+        logits_of: Logits,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        start: tf.Tensor,
+        epsilon: tf.Tensor,
+    ) -> tf.Tensor:
+        """Steps from the start; arguments as for `Attack.perturb`."""
+        return self.descend(logits_of, images, labels, start, epsilon)
