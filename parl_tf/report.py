@@ -94,12 +94,15 @@ def accuracy_figure(records: Sequence[Record], path: str | os.PathLike) -> None:
 def _title(records: Sequence[Record]) -> str:
     """What a figure's numbers are of."""
     attacked = next(record for record in records if record.attack != "clean")
-    restarts = max(len(record.correct) for record in records)
     source = f" from {attacked.surrogate}" if attacked.surrogate else ""
-    name = attacked.data.get("name", "images")
-    return f"{name}, {_THREATS[attacked.threat_model]}{source}, n = {attacked.num_examples}" + (
-        f", mean of {restarts} restarts for PGD" if restarts > 1 else ""
-    )
+    parts = [
+        str(attacked.data.get("name", "images")),
+        _THREATS[attacked.threat_model] + source,
+        f"n = {attacked.num_examples}",
+    ]
+    restarts = {r.attack.upper(): len(r.correct) for r in records if len(r.correct) > 1}
+    parts += [f"{attack} mean of {count} restarts" for attack, count in restarts.items()]
+    return ", ".join(parts)
 
 
 def _ordered(names: Iterable[str]) -> list[str]:

@@ -1,0 +1,47 @@
+"""Tables and progress for people, on the terminal."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table of text cells, a line between targets."""
+    table = Table(title=title)
+    for index, name in enumerate(header):
+        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=index > 0)
+    for index, row in enumerate(rows):
+        last = index + 1 == len(rows) or rows[index + 1][0] != row[0]
+        table.add_row(*row, end_section=last)
+    console = Console(file=sys.stdout)
+    # Piped output has no width of its own; a table must not be cut to a guess.
+    console.print(table, width=None if console.is_terminal else 160)
+
+
+@contextlib.contextmanager
+def evaluation_progress() -> Iterator[Callable[[str, float], None]]:
+    """Shows how far an evaluation is: a bar on a terminal, a line for each step elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _LineProgress()
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("clean images", total=1.0)
+        yield lambda description, done: bar.update(task, description=description, completed=done)
+
+
+class _LineProgress:
+    """Prints a line whenever the description changes."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def __call__(self, description: str, done: float) -> None:
+        if description != self._last:
+            print(f"[{100 * done:3.0f} %] {description}", file=sys.stderr, flush=True)
+            self._last = description
