@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from parl_tf.attacks.base import Attack
-from parl_tf.data import Split, check_examples
+from parl_tf.data import Split, check_examples, check_seed
 from parl_tf.defences.base import Ensemble, check_logits_classifier
 from parl_tf.errors import InputError
 from parl_tf.fusion import log_mean_probability, majority_vote
@@ -61,7 +61,7 @@ def evaluate_robustness(
             probabilities; images, labels or epsilons outside their values. All is checked before
             the first attack.
     """
-    examples = _check_arguments(targets, attacks, epsilons, data, surrogate, batch_size)
+    examples = _check_arguments(targets, attacks, epsilons, data, surrogate, seed, batch_size)
     judges = {name: _Judge(model) for name, model in targets.items()}
     # Who crafts, and for whom: the surrogate for all, or every target for itself.
     if surrogate is not None:
@@ -204,7 +204,7 @@ def _summarize(verdicts: Sequence[_Verdict]) -> dict[str, Any]:
     }
 
 
-def _check_arguments(targets, attacks, epsilons, data, surrogate, batch_size) -> Split:
+def _check_arguments(targets, attacks, epsilons, data, surrogate, seed, batch_size) -> Split:
     """Validates everything that `evaluate_robustness` is given, and returns the examples."""
     if not isinstance(targets, Mapping) or not targets:
         raise InputError(f"Expected targets as a mapping of name to model. Received: {targets!r}.")
@@ -231,6 +231,7 @@ def _check_arguments(targets, attacks, epsilons, data, surrogate, batch_size) ->
     for attack in attacks:
         for epsilon in epsilons:
             attack.check_epsilon(epsilon)
+    check_seed(seed)
     if batch_size < 1:
         raise InputError(f"Expected batch_size of at least 1. Received: {batch_size}.")
     return examples

@@ -28,7 +28,11 @@ _ACTIVATION_LAYERS = (
 )
 # Operations that the functions of keras.ops leave in a functional graph.
 _ACTIVATION_OPERATIONS = frozenset(
-    ("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Gelu", "Silu", "Softplus", "Softsign", "Tanh")
+    (
+        *("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Celu", "Gelu", "Silu", "HardSilu"),
+        *("Sigmoid", "HardSigmoid", "LogSigmoid", "Tanh", "HardTanh", "TanhShrink"),
+        *("Softplus", "Softsign", "SoftShrink", "Squareplus"),
+    )
 )
 
 
@@ -56,7 +60,8 @@ def expose_layers(model: keras.Model, num_layers: int, *, tap: str = "activation
 
     Source: PARL, arXiv 2112.04948, section 4.2. The paper leaves open which output is meant.
     """
-    return keras.Model(model.inputs, [model.outputs[0], *layer_outputs(model, num_layers, tap=tap)])
+    outputs = layer_outputs(model, num_layers, tap=tap)
+    return keras.Model(model.inputs[0], [model.outputs[0], *outputs])
 
 
 def layer_outputs(
@@ -69,6 +74,25 @@ def layer_outputs(
     Returns:
         `num_layers` symbolic tensors of the graph of `model`, in graph order.
     """
+    check_tap(tap)
+    _check_functional(model)
+    graph = _Graph(model)
+    found = graph.main_convolutions()
+    if not found:
+        raise InputError(
+            f"Expected a model with convolutions outside nested models. Received: {model.name!r}."
+        )
+    if not 1 <= num_layers <= len(found):
+        raise InputError(
+            f"Expected num_layers from 1 to {len(found)}, the convolutions on the main path of "
+            f"model {model.name!r}. Received: {num_layers}."
+        )
+    output_of = graph.activation_after if tap == "activation" else graph.raw_output
+    return [output_of(node) for node in found[:num_layers]]
+
+
+def check_tap(tap: str) -> None:
+    """Raises InputError unless `tap` says which output of a convolution to take."""
     if tap in ("batch_norm", "batch_normalization", "normalization"):
         raise InputError(
             "The output of a batch normalisation has a zero input gradient when summed: under "
@@ -76,17 +100,6 @@ def layer_outputs(
             f"Expected tap to be one of {TAPS}. Received: {tap!r}."
         )
     check_choice("tap", tap, TAPS)
-    _check_functional(model)
-    graph = _Graph(model)
-    found = graph.main_convolutions()
-    if not 1 <= num_layers <= len(found):
-        raise InputError(
-            f"Expected num_layers from 1 to {len(found)}, the convolutions on the main path of "
-            f"model {model.name!r} (convolutions inside nested models are not seen). "
-            f"Received: {num_layers}."
-        )
-    output_of = graph.activation_after if tap == "activation" else graph.raw_output
-    return [output_of(node) for node in found[:num_layers]]
 
 
 def _check_functional(model: object) -> None:
@@ -177,7 +190,8 @@ class _Graph:
 
     def raw_output(self, node) -> keras.KerasTensor:
         """A convolution's own output, refused where an activation is fused into the layer."""
-        if _is_activation(node):
+        fused = getattr(node.operation, "activation", None)
+        if fused not in (None, keras.activations.linear):
             raise InputError(
                 f"Convolution {node.operation.name!r} applies its activation itself, so its raw "
                 "output is not in the graph. Expected tap='activation', or a network whose "

@@ -7,7 +7,7 @@ import numpy as np
 
 from parl_tf.data import PIXEL_STATISTICS
 from parl_tf.errors import InputError
-from parl_tf.exposure import expose_layers
+from parl_tf.exposure import check_tap, layer_outputs
 from parl_tf.registry import check_choice
 
 _FILTERS = (16, 32, 64)
@@ -54,6 +54,13 @@ def resnet20(
     """
     if num_classes < 2:
         raise InputError(f"Expected num_classes of at least 2. Received: {num_classes}.")
+    if len(input_shape) != 3 or any(not size or size < 1 for size in input_shape):
+        raise InputError(
+            f"Expected input_shape (height, width, channels). Received: {input_shape}."
+        )
+    if seed is not None and seed < 0:
+        raise InputError(f"Expected seed of at least 0, or None. Received: {seed}.")
+    check_tap(tap)
     if num_exposed < 0:
         raise InputError(f"Expected num_exposed of at least 0. Received: {num_exposed}.")
     initializer = _initializers(seed)
@@ -68,7 +75,10 @@ def resnet20(
     x = keras.layers.GlobalAveragePooling2D()(x)
     logits = keras.layers.Dense(num_classes, kernel_initializer=next(initializer), name="logits")(x)
     model = keras.Model(pixels, logits, name=name)
-    return expose_layers(model, num_exposed, tap=tap) if num_exposed else model
+    if not num_exposed:
+        return model
+    outputs = layer_outputs(model, num_exposed, tap=tap)
+    return keras.Model(pixels, [logits, *outputs], name=name)
 
 
 def _residual_block(x, filters, stride, initializer):
@@ -109,7 +119,12 @@ def _normalize(pixels, normalization):
     if isinstance(normalization, str):
         check_choice("normalization", normalization, PIXEL_STATISTICS)
         normalization = PIXEL_STATISTICS[normalization]
-    mean, deviation = (np.atleast_1d(np.asarray(part, "float64")) for part in normalization)
+    try:
+        mean, deviation = (np.atleast_1d(np.asarray(part, "float64")) for part in normalization)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"Expected normalization as (mean, deviation). Received: {normalization!r}."
+        ) from None
     channels = pixels.shape[-1]
     if any(part.shape not in ((1,), (channels,)) for part in (mean, deviation)):
         raise InputError(

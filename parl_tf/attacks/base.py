@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from parl_tf.data import Split, check_examples
+from parl_tf.data import Split, check_examples, check_seed
 from parl_tf.defences.base import Ensemble, check_logits_classifier
 from parl_tf.errors import InputError
 from parl_tf.gradients import project
@@ -132,6 +132,7 @@ class Crafter:
             InputError: An argument outside these values, or a model that returns probabilities.
         """
         self._attack.check_epsilon(epsilon)
+        check_seed(seed)
         if batch_size < 1:
             raise InputError(f"Expected batch_size of at least 1. Received: {batch_size}.")
         if not 0 <= restart < self._attack.restarts:

@@ -1,0 +1,236 @@
+"""Data sets as float32 pixels in [0, 1], in training, validation and test parts."""
+
+import dataclasses
+import hashlib
+import numbers
+import os
+from typing import Any
+
+import numpy as np
+
+from parl_tf.errors import InputError, MissingFileError, UnreadableFileError
+from parl_tf.registry import check_choice
+
+DATASETS = ("digits", "cifar10", "cifar100")
+
+# Those in which the mirror image of an example is an example of the same class.
+MIRRORED_DATASETS = ("cifar10", "cifar100")
+
+# Per-channel mean and deviation of the training images, in pixel units of [0, 1].
+PIXEL_STATISTICS = {
+    "digits": ((0.3051,) * 3, (0.3240,) * 3),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
+
+_DIGITS_TEST_EXAMPLES = 500
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Images and their labels.
+
+    Attributes:
+        images: float32 array (n, height, width, channels), pixels in [0, 1].
+        labels: int64 array (n,), from 0 to the number of classes - 1.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: np.ndarray) -> "Split":
+        """The examples at `indices`, in that order."""
+        return Split(self.images[indices], self.labels[indices])
+
+    def sample(self, num_examples: int, *, seed: int) -> "Split":
+        """`num_examples` different examples (all, if there are fewer), drawn by `seed`."""
+        order = np.random.default_rng(seed).permutation(len(self))
+        return self.take(np.sort(order[:num_examples]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A data set in memory.
+
+    Attributes:
+        name: Its name in `load_dataset`.
+        class_names: One name a class, in label order.
+        train: What members are trained on.
+        validation: Cut from the training part of the data set; may be empty.
+        test: The test part of the data set, untouched.
+        fingerprint: 16 hexadecimal digits that tell the content, before any cut, apart.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+    fingerprint: str
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of an image."""
+        return self.test.images.shape[1:]
+
+
+def load_dataset(
+    name: str,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    train_examples: int | None = None,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+) -> Dataset:
+    """Loads a data set into memory.
+
+    Args:
+        name: "digits" (handwritten digits that scikit-learn carries, resized to 32x32x3),
+            "cifar10" or "cifar100" (through tensorflow-datasets, from a prepared folder).
+        data_dir: Folder of tensorflow-datasets that holds the prepared data set; None for its
+            own default. Nothing is downloaded.
+        train_examples: How many examples to train on; None for all that validation leaves.
+        validation_fraction: Part of the training examples kept for validation, in [0, 1).
+        seed: Decides which training examples are kept for validation and which are taken.
+
+    Returns:
+        The data set. The test part is the same for every seed.
+
+    Raises:
+        InputError: An unknown name, or a number outside its range.
+        MissingFileError: The prepared folder is not there or not complete.
+        UnreadableFileError: A file in it is damaged.
+    """
+    check_choice("data set", name, DATASETS)
+    if not 0 <= validation_fraction < 1:
+        raise InputError(
+            f"Expected validation_fraction in [0, 1). Received: {validation_fraction}."
+        )
+    check_seed(seed)
+    if name == "digits":
+        train, test, class_names = _load_digits()
+    else:
+        train, test, class_names = _load_prepared(name, data_dir)
+    fingerprint = _fingerprint(train, test)
+
+    num_validation = round(validation_fraction * len(train))
+    available = len(train) - num_validation
+    if not available:
+        raise InputError(
+            f"Expected a validation_fraction that leaves examples to train on. "
+            f"Received: {validation_fraction}."
+        )
+    if train_examples is None:
+        train_examples = available
+    elif not 1 <= train_examples <= available:
+        raise InputError(
+            f"Expected train_examples from 1 to {available}, what {name} has beside "
+            f"{num_validation} examples for validation. Received: {train_examples}."
+        )
+    order = np.random.default_rng(seed).permutation(len(train))
+    validation = train.take(np.sort(order[:num_validation]))
+    chosen = order[num_validation : num_validation + train_examples]
+    return Dataset(name, class_names, train.take(np.sort(chosen)), validation, test, fingerprint)
+
+
+def check_seed(seed: int) -> None:
+    """Raises InputError unless `seed` is an integer from 0 to 2**31 - 1."""
+    if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**31:
+        raise InputError(f"Expected seed from 0 to {2**31 - 1}. Received: {seed}.")
+
+
+def check_examples(images: Any, labels: Any, num_classes: int) -> Split:
+    """Validates images and labels, and brings them to the types of `Split`.
+
+    Raises:
+        InputError: Images that are not numbers of shape (n, height, width, channels) with n > 0,
+            finite and in [0, 1]; labels that are not n integers from 0 to num_classes - 1.
+    """
+    images, labels = np.asarray(images), np.asarray(labels)
+    if images.ndim != 4 or not len(images) or images.dtype.kind not in "fui":
+        raise InputError(
+            "Expected images as numbers of shape (n, height, width, channels), n > 0. "
+            f"Received: shape {images.shape}, type {images.dtype}."
+        )
+    if not np.isfinite(images).all():
+        raise InputError("Expected finite pixels. Received: NaN or infinite values.")
+    low, high = images.min(), images.max()
+    if low < 0 or high > 1:
+        hint = " Divide by 255 first." if low >= 0 and 1 < high <= 255 else ""
+        raise InputError(f"Expected pixels in [0, 1]. Received: from {low} to {high}.{hint}")
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "ui":
+        raise InputError(
+            f"Expected {len(images)} integer labels, one an image. "
+            f"Received: shape {labels.shape}, type {labels.dtype}."
+        )
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise InputError(
+            f"Expected labels from 0 to {num_classes - 1}. "
+            f"Received: from {labels.min()} to {labels.max()}."
+        )
+    return Split(images.astype("float32", copy=False), labels.astype("int64", copy=False))
+
+
+def _load_digits() -> tuple[Split, Split, tuple[str, ...]]:
+    """The 1,797 digits of scikit-learn; which 500 of them are for testing never changes."""
+    import tensorflow as tf
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    small = (bunch.images / 16.0).astype("float32")[..., np.newaxis]
+    gray = np.clip(tf.image.resize(small, (32, 32)).numpy(), 0.0, 1.0)
+    every = Split(np.repeat(gray, 3, axis=-1), bunch.target.astype("int64"))
+    order = np.random.default_rng(0).permutation(len(every))
+    test, train = np.split(order, [_DIGITS_TEST_EXAMPLES])
+    return every.take(train), every.take(test), tuple(str(name) for name in bunch.target_names)
+
+
+def _load_prepared(name, data_dir) -> tuple[Split, Split, tuple[str, ...]]:
+    """Reads a data set that tensorflow-datasets prepared earlier."""
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+        train, test = (_read_split(builder, part) for part in ("train", "test"))
+    except tf.errors.DataLossError as error:
+        raise UnreadableFileError(f"The prepared {name} is damaged: {error.message}") from error
+    except (AssertionError, KeyError, FileNotFoundError, tf.errors.NotFoundError) as error:
+        folder = os.path.join(os.fspath(data_dir or tfds.core.constants.DATA_DIR), name)
+        raise MissingFileError(
+            f"No prepared {name} in {folder} (a version folder with dataset_info.json, "
+            "features.json and the .tfrecord files). Either name the folder that holds "
+            f"'{name}/' with data_dir (--data-dir), or let tensorflow-datasets download it: "
+            f"python -c \"import tensorflow_datasets as t; t.load('{name}', "
+            f'data_dir={os.fspath(data_dir) if data_dir else None!r})"'
+        ) from error
+    return train, test, tuple(builder.info.features["label"].names)
+
+
+def _read_split(builder, part) -> Split:
+    """One part of a prepared data set, in the order of its files."""
+    import tensorflow_datasets as tfds
+
+    # One reader: with several, the order would depend on the number of files read at once.
+    options = tfds.ReadConfig(interleave_cycle_length=1)
+    examples = builder.as_dataset(split=part, batch_size=-1, read_config=options)
+    images = examples["image"].numpy().astype("float32") / np.float32(255)
+    return Split(images, examples["label"].numpy().astype("int64"))
+
+
+def _fingerprint(*splits: Split) -> str:
+    """Hash of the content of `splits`."""
+    digest = hashlib.sha256()
+    for split in splits:
+        digest.update(repr(split.images.shape).encode())
+        digest.update(np.ascontiguousarray(split.images).data)
+        digest.update(np.ascontiguousarray(split.labels).data)
+    return digest.hexdigest()[:16]
