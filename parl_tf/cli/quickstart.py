@@ -9,14 +9,14 @@ from parl_tf.cli import attack, train
 from parl_tf.cli.common import run
 
 _FOLDER = pathlib.Path("runs", "quickstart")
-_TRAINING = shlex.split("--dataset digits --epochs 6 --batch-size 32")
+_TRAINING = shlex.split("--dataset digits --train-examples 800 --epochs 5 --batch-size 16")
 # The surrogate is the attacker's own: unprotected, of a seed that no target has.
 _RUNS = {
     "surrogate": shlex.split("--method unprotected --seed 1"),
     "unprotected": shlex.split("--method unprotected --seed 0"),
     "parl": shlex.split("--method parl --num-layers 3 --seed 0"),
 }
-_ATTACK = shlex.split("--epsilon 0.05 0.1 0.15 --num-examples 100 --num-steps 10 --restarts 2")
+_ATTACK = shlex.split("--epsilon 0.05 0.1 0.15 --num-examples 64 --num-steps 10 --restarts 2")
 
 
 def main() -> int:
