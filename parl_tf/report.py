@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from parl_tf.errors import InputError
 from parl_tf.records import Record
@@ -83,6 +84,7 @@ def accuracy_figure(records: Sequence[Record], path: str | os.PathLike) -> None:
                 marker=_MARKERS[index % len(_MARKERS)],
             )
         panel.set(title=attack.upper(), xlabel="epsilon (pixels in [0, 1])", ylim=(-2, 102))
+        panel.xaxis.set_major_locator(MaxNLocator(4))  # more would run into each other
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("vote accuracy (%)")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)

@@ -1,4 +1,4 @@
-"""bin/quickstart: the whole job on digits, through the command line tools."""
+"""parl-quickstart: the whole job on digits, through the command line tools."""
 
 import pathlib
 import shlex
@@ -22,35 +22,39 @@ _ATTACK = shlex.split("--epsilon 0.05 0.1 0.15 --num-examples 64 --num-steps 10 
 def main() -> int:
     """Trains, attacks, prints the table and draws the figure; returns an exit status."""
     began = time.monotonic()
+    results, figure = _FOLDER / "results.json", _FOLDER / "accuracy.png"
     for name, options in _RUNS.items():
         folder = _FOLDER / name
         if (folder / "model.keras").exists():
             _say(f"{name}: already trained, in {folder}")
             continue
         _say(f"parl-train {' '.join([*options, *_TRAINING])} --out {folder}")
+        results.unlink(missing_ok=True)  # of the run that was here before
         if status := train.main([*options, *_TRAINING, "--out", str(folder)]):
             return status
-    results, figure = _FOLDER / "results.json", _FOLDER / "accuracy.png"
-    if not results.exists():
+    evaluated = results.exists()
+    if not evaluated:
         options = ["--surrogate", str(_FOLDER / "surrogate")]
         for name in ("unprotected", "parl"):
             options += ["--target", str(_FOLDER / name)]
         _say(f"parl-attack {' '.join([*options, *_ATTACK])} --out {results}")
         if status := attack.main([*options, *_ATTACK, "--out", str(results)]):
             return status
-    return run(lambda: _show(results, figure, time.monotonic() - began), print_json=False)
+    seconds = time.monotonic() - began
+    return run(lambda: _show(results, figure, evaluated, seconds), print_json=False)
 
 
-def _show(results: pathlib.Path, figure: pathlib.Path, seconds: float) -> None:
-    """Prints the table of the records, draws them and says what to do next."""
+def _show(results: pathlib.Path, figure: pathlib.Path, repeat: bool, seconds: float) -> None:
+    """Draws the records, prints their table if nobody has yet, and says what to do next."""
     from parl_tf.cli.display import print_table
     from parl_tf.records import load_records
     from parl_tf.report import accuracy_figure, accuracy_table
 
     records = load_records(results)
     accuracy_figure(records, figure)
-    title = f"Vote accuracy (%) on {records[0].num_examples} digits, black box from the surrogate"
-    print_table(title, *accuracy_table(records))
+    if repeat:
+        title = f"Vote accuracy (%) on {records[0].num_examples} digits, black box"
+        print_table(title, *accuracy_table(records))
     print(
         f"""
 Done in {seconds:.0f} s. PGD worst is the share of images that survive every restart.
@@ -60,7 +64,8 @@ Done in {seconds:.0f} s. PGD worst is the share of images that survive every res
   Runs     {", ".join(str(_FOLDER / name) for name in _RUNS)}
            (kept: 'rm -r {_FOLDER}' to begin anew)
 
-These ensembles were trained for minutes and say nothing about CIFAR-10. Next:
+These ensembles were trained for a minute each: the table shows how the tools work, and nothing
+about how the methods compare. Next:
 
   bin/parl-attack --target {_FOLDER / "parl"} --epsilon 0.05 --restarts 2      white box
   bin/parl-train --method parl --dataset cifar10 --data-dir DIR --out runs/parl   the real thing
