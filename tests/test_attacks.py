@@ -172,15 +172,15 @@ class Runaway(Attack):
 
     name = "runaway"
 
-    def perturb(self, logits_of, images, labels, start, epsilon):
-        return images + 100 * epsilon
+    def perturb(self, logits_of, batch):
+        return batch.images + 100 * batch.epsilon
 
 
 class Broken(Attack):
     name = "broken"
 
-    def perturb(self, logits_of, images, labels, start, epsilon):
-        return images * np.nan
+    def perturb(self, logits_of, batch):
+        return batch.images * np.nan
 
 
 def test_the_base_projects_what_a_leaf_returns():

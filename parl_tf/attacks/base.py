@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 import numpy as np
@@ -19,6 +19,23 @@ Logits = Callable[[tf.Tensor], tf.Tensor]
 
 # How far rounding of float32 pixels in [0, 1] can carry a projected image out of its ball.
 _TOLERANCE = 2.0**-22
+
+
+class Batch(NamedTuple):
+    """What an attack is given, as tensors.
+
+    Attributes:
+        images: float32 (batch, height, width, channels), pixels in [0, 1].
+        labels: int64 (batch,), the true classes.
+        start: Of the shape of `images`, where to begin: a point drawn uniformly from the ball and
+            clipped to [0, 1] for an attack with a random start, else `images`.
+        epsilon: float32 scalar, radius of the ball, in pixel units.
+    """
+
+    images: tf.Tensor
+    labels: tf.Tensor
+    start: tf.Tensor
+    epsilon: tf.Tensor
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,26 +56,15 @@ class Attack(abc.ABC):
     restarts: int = dataclasses.field(default=1, init=False)
 
     @abc.abstractmethod
-    def perturb(
-        self,
-        logits_of: Logits,
-        images: tf.Tensor,
-        labels: tf.Tensor,
-        start: tf.Tensor,
-        epsilon: tf.Tensor,
-    ) -> tf.Tensor:
+    def perturb(self, logits_of: Logits, batch: Batch) -> tf.Tensor:
         """Crafts adversarial examples for one batch, inside a graph.
 
         Args:
             logits_of: From images (batch, height, width, channels) to logits (batch, classes).
-            images: float32 tensor (batch, height, width, channels), pixels in [0, 1].
-            labels: int64 tensor (batch,), the true classes.
-            start: Tensor of the shape of `images`, where to begin: a point drawn uniformly from
-                the ball and clipped to [0, 1] if `random_start`, else `images`.
-            epsilon: float32 scalar, radius of the ball, in pixel units.
+            batch: The images, and what is known of them.
 
         Returns:
-            Tensor of the shape of `images`.
+            Tensor of the shape of the images.
         """
 
     def check_epsilon(self, epsilon: float) -> None:
@@ -185,7 +191,8 @@ class Crafter:
     def _craft(self, images, labels, directions, epsilon):
         """The attack's own steps between a start in the ball and a last projection onto it."""
         start = project(images + epsilon * directions, images, epsilon)
-        adversarial = self._attack.perturb(self._logits_of, images, labels, start, epsilon)
+        batch = Batch(images, labels, start, epsilon)
+        adversarial = self._attack.perturb(self._logits_of, batch)
         return project(adversarial, images, epsilon)
 
 

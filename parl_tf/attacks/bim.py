@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from parl_tf.attacks.base import Logits
+from parl_tf.attacks.base import Batch, Logits
 from parl_tf.attacks.iterative import IterativeAttack
 
 
@@ -20,13 +20,6 @@ class BIM(IterativeAttack):
 
     name: ClassVar[str] = "bim"
 
-    def perturb(
-        self,
-        logits_of: Logits,
-        images: tf.Tensor,
-        labels: tf.Tensor,
-        start: tf.Tensor,
-        epsilon: tf.Tensor,
-    ) -> tf.Tensor:
-        """Steps from the images themselves; arguments as for `Attack.perturb`."""
-        return self.descend(logits_of, images, labels, images, epsilon)
+    def perturb(self, logits_of: Logits, batch: Batch) -> tf.Tensor:
+        """Steps from the images themselves."""
+        return self.descend(logits_of, batch)

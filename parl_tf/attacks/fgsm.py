@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
 
-from parl_tf.attacks.base import Attack, Logits
+from parl_tf.attacks.base import Attack, Batch, Logits
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,15 +19,14 @@ class FGSM(Attack):
 
     name: ClassVar[str] = "fgsm"
 
-    def perturb(
-        self,
-        logits_of: Logits,
-        images: tf.Tensor,
-        labels: tf.Tensor,
-        start: tf.Tensor,
-        epsilon: tf.Tensor,
-    ) -> tf.Tensor:
-        """One step; arguments as for `Attack.perturb`."""
+    def perturb(self, logits_of: Logits, batch: Batch) -> tf.Tensor:
+        """One step."""
         return fast_gradient_method(
-            logits_of, images, epsilon, np.inf, clip_min=0.0, clip_max=1.0, y=labels
+            logits_of,
+            batch.images,
+            batch.epsilon,
+            np.inf,
+            clip_min=0.0,
+            clip_max=1.0,
+            y=batch.labels,
         )

@@ -7,7 +7,7 @@ import tensorflow as tf
 from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
 from cleverhans.tf2.utils import clip_eta
 
-from parl_tf.attacks.base import Attack, Logits
+from parl_tf.attacks.base import Attack, Batch, Logits
 from parl_tf.errors import InputError
 
 
@@ -44,32 +44,25 @@ class IterativeAttack(Attack):
         """Size of a step in a ball of radius `epsilon`, both float32 scalars in pixel units."""
         return epsilon / 5.0 if self.step_size is None else tf.constant(self.step_size)
 
-    def descend(
-        self,
-        logits_of: Logits,
-        images: tf.Tensor,
-        labels: tf.Tensor,
-        start: tf.Tensor,
-        epsilon: tf.Tensor,
-    ) -> tf.Tensor:
-        """CleverHans's projected gradient descent, from a start that the caller chooses.
+    def descend(self, logits_of: Logits, batch: Batch) -> tf.Tensor:
+        """CleverHans's projected gradient descent, from a given start.
 
         CleverHans's own function draws its start from TensorFlow's global generator, so that a
         restart could not be repeated by itself, and takes epsilon as a Python number only, which
-        would cost a graph for each. Its steps, made here, give the same result to the last bit.
-        Arguments and result are those of `Attack.perturb`.
+        would cost a graph for each. These are its steps. Arguments and result are those of
+        `Attack.perturb`.
         """
-        adversarial = start
+        adversarial = batch.start
         for _ in tf.range(self.num_steps):
             adversarial = fast_gradient_method(
                 logits_of,
                 adversarial,
-                self.step_for(epsilon),
+                self.step_for(batch.epsilon),
                 np.inf,
                 clip_min=0.0,
                 clip_max=1.0,
-                y=labels,
+                y=batch.labels,
             )
-            adversarial = images + clip_eta(adversarial - images, np.inf, epsilon)
+            adversarial = batch.images + clip_eta(adversarial - batch.images, np.inf, batch.epsilon)
             adversarial = tf.clip_by_value(adversarial, 0.0, 1.0)
         return adversarial

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from cleverhans.tf2.attacks.momentum_iterative_method import momentum_iterative_method
 
-from parl_tf.attacks.base import Logits
+from parl_tf.attacks.base import Batch, Logits
 from parl_tf.attacks.iterative import IterativeAttack
 from parl_tf.errors import InputError
 
@@ -40,25 +40,18 @@ class MIM(IterativeAttack):
                 f"Expected a finite decay_factor of at least 0. Received: {self.decay_factor}."
             )
 
-    def perturb(
-        self,
-        logits_of: Logits,
-        images: tf.Tensor,
-        labels: tf.Tensor,
-        start: tf.Tensor,
-        epsilon: tf.Tensor,
-    ) -> tf.Tensor:
-        """Steps from the images themselves; arguments as for `Attack.perturb`."""
+    def perturb(self, logits_of: Logits, batch: Batch) -> tf.Tensor:
+        """Steps from the images themselves."""
         return momentum_iterative_method(
             logits_of,
-            images,
-            eps=epsilon,
-            eps_iter=self.step_for(epsilon),
+            batch.images,
+            eps=batch.epsilon,
+            eps_iter=self.step_for(batch.epsilon),
             nb_iter=tf.constant(self.num_steps),  # a tensor, so that the loop is one graph node
             norm=np.inf,
             clip_min=0.0,
             clip_max=1.0,
-            y=labels,
+            y=batch.labels,
             decay_factor=self.decay_factor,
             sanity_checks=False,  # they fail on NumPy 2; bounds are checked before and after
         )

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from parl_tf.attacks.base import Logits
+from parl_tf.attacks.base import Batch, Logits
 from parl_tf.attacks.iterative import IterativeAttack
 from parl_tf.errors import InputError
 
@@ -32,13 +32,6 @@ class PGD(IterativeAttack):
         if self.restarts < 1:
             raise InputError(f"Expected restarts of at least 1. Received: {self.restarts}.")
 
-    def perturb(
-        self,
-        logits_of: Logits,
-        images: tf.Tensor,
-        labels: tf.Tensor,
-        start: tf.Tensor,
-        epsilon: tf.Tensor,
-    ) -> tf.Tensor:
-        """Steps from the start; arguments as for `Attack.perturb`."""
-        return self.descend(logits_of, images, labels, start, epsilon)
+    def perturb(self, logits_of: Logits, batch: Batch) -> tf.Tensor:
+        """Steps from the random start."""
+        return self.descend(logits_of, batch)
