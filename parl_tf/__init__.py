@@ -9,7 +9,8 @@ import sys
 # The command line tools import what they need after they parsed their arguments: --help should
 # not wait for TensorFlow. Everyone else gets the whole interface, with the classes registered so
 # that `keras.models.load_model` finds them.
-if not os.path.basename(sys.argv[0] if sys.argv else "").startswith("parl-"):
+_TOOLS = ("parl-train", "parl-attack", "parl-quickstart")
+if os.path.basename(sys.argv[0] if sys.argv else "").removesuffix(".exe") not in _TOOLS:
     from parl_tf.attacks.bim import BIM
     from parl_tf.attacks.fgsm import FGSM
     from parl_tf.attacks.mim import MIM

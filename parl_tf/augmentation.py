@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from parl_tf.data import Split, check_seed
+from parl_tf.data import Split, check_examples, check_seed
 from parl_tf.errors import InputError
 
 
@@ -35,9 +35,10 @@ def training_batches(
         [0, 1], and int64 (batch_size,).
 
     Raises:
-        InputError: Fewer examples than a batch, a batch of fewer than one, a negative shift or
-            seed.
+        InputError: Images or labels that are not as in `Split`; fewer examples than a batch, a
+            batch of fewer than one, a negative shift or seed.
     """
+    split = check_examples(split.images, split.labels)
     if not 1 <= batch_size <= len(split):
         raise InputError(
             f"Expected batch_size from 1 to {len(split)}, the number of examples. "

@@ -147,15 +147,15 @@ def check_seed(seed: int) -> None:
         raise InputError(f"Expected seed from 0 to {2**31 - 1}. Received: {seed}.")
 
 
-def check_examples(images: Any, labels: Any, num_classes: int) -> Split:
-    """Validates images and labels, and brings them to the types of `Split`.
+def check_images(images: Any) -> np.ndarray:
+    """Validates images, and returns them as float32.
 
     Raises:
-        InputError: Images that are not numbers of shape (n, height, width, channels) with n > 0,
-            finite and in [0, 1]; labels that are not n integers from 0 to num_classes - 1.
+        InputError: Not numbers of shape (n, height, width, channels) with n > 0, finite and in
+            [0, 1].
     """
-    images, labels = np.asarray(images), np.asarray(labels)
-    if images.ndim != 4 or not len(images) or images.dtype.kind not in "fui":
+    images = np.asarray(images)
+    if images.ndim != 4 or not images.size or images.dtype.kind not in "fui":
         raise InputError(
             "Expected images as numbers of shape (n, height, width, channels), n > 0. "
             f"Received: shape {images.shape}, type {images.dtype}."
@@ -166,17 +166,28 @@ def check_examples(images: Any, labels: Any, num_classes: int) -> Split:
     if low < 0 or high > 1:
         hint = " Divide by 255 first." if low >= 0 and 1 < high <= 255 else ""
         raise InputError(f"Expected pixels in [0, 1]. Received: from {low} to {high}.{hint}")
+    return images.astype("float32", copy=False)
+
+
+def check_examples(images: Any, labels: Any, num_classes: int | None = None) -> Split:
+    """Validates images and labels, and brings them to the types of `Split`.
+
+    Raises:
+        InputError: What `check_images` refuses; labels that are not n integers from 0 to
+            num_classes - 1 (with None: from 0).
+    """
+    images, labels = check_images(images), np.asarray(labels)
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "ui":
         raise InputError(
             f"Expected {len(images)} integer labels, one an image. "
             f"Received: shape {labels.shape}, type {labels.dtype}."
         )
-    if labels.min() < 0 or labels.max() >= num_classes:
+    last = labels.max() if num_classes is None else num_classes - 1
+    if labels.min() < 0 or labels.max() > last:
         raise InputError(
-            f"Expected labels from 0 to {num_classes - 1}. "
-            f"Received: from {labels.min()} to {labels.max()}."
+            f"Expected labels from 0 to {last}. Received: from {labels.min()} to {labels.max()}."
         )
-    return Split(images.astype("float32", copy=False), labels.astype("int64", copy=False))
+    return Split(images, labels.astype("int64", copy=False))
 
 
 def _load_digits() -> tuple[Split, Split, tuple[str, ...]]:
@@ -197,12 +208,13 @@ def _load_prepared(name, data_dir) -> tuple[Split, Split, tuple[str, ...]]:
     """Reads a data set that tensorflow-datasets prepared earlier."""
     import tensorflow as tf
     import tensorflow_datasets as tfds
+    from google.protobuf.json_format import ParseError
 
     try:
         builder = tfds.builder(name, data_dir=data_dir)
         train, test = (_read_split(builder, part) for part in ("train", "test"))
-    except tf.errors.DataLossError as error:
-        raise UnreadableFileError(f"The prepared {name} is damaged: {error.message}") from error
+    except (tf.errors.DataLossError, ParseError, UnicodeDecodeError) as error:
+        raise UnreadableFileError(f"The prepared {name} is damaged: {error}") from error
     except (AssertionError, KeyError, FileNotFoundError, tf.errors.NotFoundError) as error:
         folder = os.path.join(os.fspath(data_dir or tfds.core.constants.DATA_DIR), name)
         raise MissingFileError(
@@ -222,6 +234,12 @@ def _read_split(builder, part) -> Split:
     # One reader: with several, the order would depend on the number of files read at once.
     options = tfds.ReadConfig(interleave_cycle_length=1)
     examples = builder.as_dataset(split=part, batch_size=-1, read_config=options)
+    expected = builder.info.splits[part].num_examples
+    if len(examples["label"]) != expected:
+        raise UnreadableFileError(
+            f"The prepared {builder.name} is damaged: {len(examples['label'])} of {expected} "
+            f"examples in its {part} part."
+        )
     images = examples["image"].numpy().astype("float32") / np.float32(255)
     return Split(images, examples["label"].numpy().astype("int64"))
 

@@ -13,5 +13,9 @@ class UnreadableFileError(OSError):
     """A file that is there but is not what its name says."""
 
 
+class DivergedError(RuntimeError):
+    """A training whose loss is no longer a finite number."""
+
+
 class ExistingRunError(FileExistsError):
     """An output that would overwrite a finished run or a result."""

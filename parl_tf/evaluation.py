@@ -145,7 +145,9 @@ class _Judge:
 
     def __call__(self, images: np.ndarray, labels: np.ndarray) -> _Verdict:
         """Judges the model's answers on a batch."""
-        verdict = self._graph(tf.constant(images), tf.constant(labels))
+        finite, *verdict = self._graph(tf.constant(images), tf.constant(labels))
+        if not finite:
+            raise InputError(f"Expected finite logits. Model {self._model.name!r} returned NaN.")
         return _Verdict(*(part.numpy() for part in verdict))
 
     def _judge(self, images, labels):
@@ -155,7 +157,8 @@ class _Judge:
             logits = [self._model(images, training=False)]
         winners, tied = majority_vote(logits)
         mean_winners = tf.argmax(log_mean_probability(logits), axis=-1)
-        return winners == labels, mean_winners == labels, tied
+        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(member)) for member in logits])
+        return finite, winners == labels, mean_winners == labels, tied
 
 
 class _Progress:
@@ -229,6 +232,8 @@ def _check_arguments(targets, attacks, epsilons, data, surrogate, seed, batch_si
         )
     examples = check_examples(images, labels, num_classes)
     for attack in attacks:
+        if not isinstance(attack, Attack):
+            raise InputError(f"Expected attacks such as parl_tf.FGSM(). Received: {attack!r}.")
         for epsilon in epsilons:
             attack.check_epsilon(epsilon)
     check_seed(seed)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from parl_tf.errors import MissingFileError, UnreadableFileError
+from parl_tf.errors import ExistingRunError, MissingFileError, UnreadableFileError
 from parl_tf.runs import write_json
 
 THREAT_MODELS = ("clean", "black_box", "white_box")
@@ -71,12 +71,27 @@ class Record:
 
 
 def save_records(records: Sequence[Record], path: str | os.PathLike) -> dict[str, Any]:
-    """Writes records to a JSON file, whole or not at all, and returns the document."""
+    """Writes records to a new JSON file, whole or not at all, and returns the document.
+
+    Raises:
+        ExistingRunError: There is something at `path`, or it cannot be written there.
+    """
+    check_can_save(path)
     document = to_document(records)
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, document, indent=None)
     return document
+
+
+def check_can_save(path: str | os.PathLike) -> None:
+    """Raises unless records can be saved at `path`; errors are those of `save_records`."""
+    path = pathlib.Path(path)
+    if path.exists():
+        raise ExistingRunError(f"{path} already exists. Expected a new file.")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ExistingRunError(f"{path} cannot be written: {folder} is not a writable folder.")
 
 
 def to_document(records: Sequence[Record]) -> dict[str, Any]:

@@ -25,6 +25,9 @@ def accuracy_table(records: Sequence[Record]) -> tuple[list[str], list[list[str]
     Returns:
         Header and rows. Accuracies are percentages; an attack with restarts has a column for
         their mean and one for the per-example worst case. A cell without a record says so.
+
+    Raises:
+        InputError: Two records of one target, attack and epsilon.
     """
     attacked = [record for record in records if record.attack != "clean"]
     columns = []
@@ -36,6 +39,9 @@ def accuracy_table(records: Sequence[Record]) -> tuple[list[str], list[list[str]
     header = ["target", "epsilon", "clean"]
     for attack, kind in columns:
         header.append(attack.upper() + (f" {kind}" if attack in several else ""))
+    keys = [(record.target, record.attack, record.epsilon) for record in records]
+    if len(set(keys)) < len(keys):
+        raise InputError("Expected one record for each target, attack and epsilon.")
     found = {(record.target, record.attack, record.epsilon): record for record in records}
     rows = []
     for target in _ordered(record.target for record in records):

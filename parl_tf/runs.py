@@ -57,11 +57,20 @@ def check_can_begin(folder: str | os.PathLike) -> None:
         )
     if not folder.exists():
         return
-    if not folder.is_dir() or (any(folder.iterdir()) and not (folder / CONFIG).exists()):
+    if not folder.is_dir() or (any(folder.iterdir()) and not _is_run(folder)):
         raise ExistingRunError(
             f"{folder} holds something that is not a run. Expected a new or empty folder; nothing "
             "was changed."
         )
+
+
+def _is_run(folder: pathlib.Path) -> bool:
+    """Whether a folder holds the configuration of a run, not just a file of its name."""
+    try:
+        config = read_config(folder)
+    except (MissingFileError, UnreadableFileError):
+        return False
+    return {"format", "method"} <= set(config)
 
 
 def finish_run(folder: pathlib.Path, model: keras.Model) -> None:
@@ -86,7 +95,7 @@ def load_model(path: str | os.PathLike) -> tuple[keras.Model, dict[str, Any] | N
         path: A run folder, or a `.keras` file with an ensemble or a classifier of images.
 
     Returns:
-        The model, compiled as it was saved, and the run's configuration (None for a bare file).
+        The model, not compiled, and the run's configuration (None for a bare file).
 
     Raises:
         MissingFileError: Nothing there, or a run that is not finished.
@@ -106,7 +115,7 @@ def load_model(path: str | os.PathLike) -> tuple[keras.Model, dict[str, Any] | N
         raise UnreadableFileError(f"{file} is not a Keras model. Expected a .keras file.")
     dict(METHODS)  # imports every method's class, without which Keras does not find it
     try:
-        model = keras.models.load_model(file, safe_mode=True)
+        model = keras.models.load_model(file, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever the broken part happens to cause
         raise UnreadableFileError(f"{file} cannot be read as a Keras model: {error}") from error
     if not isinstance(model, Ensemble):

@@ -13,7 +13,7 @@ from parl_tf.augmentation import training_batches
 from parl_tf.data import MIRRORED_DATASETS, PIXEL_STATISTICS, Dataset, Split
 from parl_tf.defences import METHODS
 from parl_tf.defences.base import Ensemble
-from parl_tf.errors import InputError
+from parl_tf.errors import DivergedError, InputError
 from parl_tf.models import resnet20
 from parl_tf.runs import HISTORY, begin_run, check_can_begin, finish_run, versions
 
@@ -110,6 +110,7 @@ def train(
     Raises:
         InputError: An argument that cannot be used.
         ExistingRunError: `out` holds a finished run, or something that is not a run.
+        DivergedError: The loss became infinite or NaN; the run stays unfinished.
     """
     recipe = recipe or Recipe()
     check_can_begin(out)
@@ -147,14 +148,23 @@ def train(
         "versions": versions(),
     }
     folder = begin_run(out, config)
-    ensemble.fit(
+    history = ensemble.fit(
         batches,
         epochs=recipe.epochs,
         validation_data=_validation_batches(dataset.validation),
-        callbacks=[keras.callbacks.CSVLogger(folder / HISTORY), *callbacks],
+        callbacks=[
+            keras.callbacks.CSVLogger(folder / HISTORY),
+            keras.callbacks.TerminateOnNaN(),
+            *callbacks,
+        ],
         shuffle=False,  # done by the batches themselves
         verbose=verbose,
     )
+    if not np.isfinite(history.history["loss"]).all():
+        raise DivergedError(
+            f"The loss is not a finite number any more; {folder} holds no model. Expected a "
+            f"smaller learning rate than {recipe.learning_rate}, perhaps."
+        )
     finish_run(folder, ensemble)
     return ensemble
 

@@ -253,6 +253,40 @@ def test_refuses_a_function_that_returns_probabilities(scale):
         FGSM()(lambda x: tf.nn.softmax(scale * logits_of(x)), IMAGES, LABELS, epsilon=0.1)
 
 
+def test_refuses_an_ensemble_with_a_member_that_hides_its_softmax():
+    network = plain_network(0)
+    hidden = keras.layers.Lambda(lambda x: tf.nn.softmax(x))(network.outputs[0])
+    ensemble = parl_tf.Ensemble([plain_network(1), keras.Model(network.inputs, hidden)])
+    with pytest.raises(InputError, match="returns probabilities"):
+        FGSM()(ensemble, IMAGES, LABELS, epsilon=0.1)
+
+
+def test_a_sure_classifier_is_attacked_along_its_true_gradient(float64):
+    network = plain_network(2)  # in float64 from here on: the reference
+    images, _ = examples(80)
+    labels = network.predict(images, verbose=0).argmax(axis=1)
+    network.set_weights(
+        [*network.get_weights()[:-2], *(30 * w for w in network.get_weights()[-2:])]
+    )
+    with tf.GradientTape() as tape:
+        pixels = tf.constant(images, tf.float64)
+        tape.watch(pixels)
+        logits = network(pixels)
+        loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    gradient = tape.gradient(loss, pixels).numpy()
+    margins = np.sort(logits, axis=1)[:, -1] - np.sort(logits, axis=1)[:, -2]
+    sure = (margins > 18) & (margins < 60)
+    assert sure.sum() > 5
+    keras.config.set_dtype_policy("float32")
+    single = plain_network(2)
+    single.set_weights(network.get_weights())
+    adversarial = FGSM()(single, images, labels, epsilon=0.01)
+    moved = np.abs(gradient) > 1e-2 * np.abs(gradient).max(axis=(1, 2, 3), keepdims=True)
+    moved &= sure[:, None, None, None] & (images > 0.02) & (images < 0.98)
+    agree = np.sign(adversarial - images)[moved] == np.sign(gradient)[moved]
+    assert agree.mean() > 0.98  # some 0.8 from plain float32 logits
+
+
 def test_refuses_what_is_not_a_model():
     with pytest.raises(InputError, match="a model or a function"):
         FGSM().prepare("parl.keras")

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -87,6 +88,7 @@ def test_attack_black_box_and_white_box(runs, tmp_path):
         "--json",
     )
     assert black.returncode == 0, black.stderr
+    assert "warning: the surrogate and parl were trained from seed 0" in black.stderr
     assert json.loads(black.stdout) == json.loads(out.read_text())
     records = load_records(out)
     assert {record.threat_model for record in records} == {"clean", "black_box"}
@@ -213,6 +215,29 @@ def test_targets_of_one_name_keep_their_paths_apart(tmp_path):
         [str(tmp_path / "a" / "run"), str(tmp_path / "b" / "run"), "other"]
     )
     assert list(names) == [str(tmp_path / "a" / "run"), str(tmp_path / "b" / "run"), "other"]
+    assert list(attack._target_names(["runs/w0.1", "runs/w0.5.keras"])) == ["w0.1", "w0.5"]
+
+
+@pytest.mark.slow
+def test_a_diverged_training_leaves_no_model(tmp_path, capsys):
+    given = ["--method", "unprotected", *TRAIN, "--learning-rate", "1e30", "--epochs", "3"]
+    assert train.main([*given, "--out", str(tmp_path / "run")]) == 1
+    assert "not a finite number" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "model.keras").exists()
+
+
+@pytest.mark.slow
+def test_runs_of_another_data_set_are_refused(runs, tmp_path, capsys):
+    folder, _ = runs
+    other = tmp_path / "other"
+    shutil.copytree(folder / "unprotected", other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(
+        json.dumps({**config, "dataset": {**config["dataset"], "name": "cifar10"}})
+    )
+    given = ["--target", str(folder / "parl"), "--surrogate", str(other), *ATTACK]
+    assert attack.main(given) == 2
+    assert "trained on digits. Received: the surrogate of cifar10" in capsys.readouterr().err
 
 
 @pytest.mark.real_data

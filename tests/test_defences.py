@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from networks import examples, logits_loss, plain_network, residual_network
 
 import parl_tf
@@ -178,6 +179,7 @@ def test_regularization_of_members_counts_once():
         "sparse_categorical_crossentropy",
         keras.losses.sparse_categorical_crossentropy,
         keras.losses.SparseCategoricalCrossentropy(),
+        keras.losses.KLDivergence(),
         None,
     ],
 )
@@ -209,6 +211,11 @@ def two_outputs():
     return keras.Model(pixels, [keras.layers.Dense(4)(x), keras.layers.Dense(4)(x)])
 
 
+def wrapped(model):
+    pixels = keras.Input((8, 8, 3))
+    return keras.Model(pixels, keras.layers.Dropout(0.1)(model(pixels)))
+
+
 SAME = plain_network(0)
 
 
@@ -232,6 +239,9 @@ SAME = plain_network(0)
             [SAME, softmax_network(lambda x: keras.ops.softmax(keras.layers.Dense(4)(x)))],
             "probabilities",
         ),
+        ([SAME, wrapped(softmax_network(keras.layers.Dense(4, activation="softmax")))], "probab"),
+        ([SAME, softmax_network(keras.layers.Dense(1))], "at least two classes"),
+        ([SAME, keras.Model(SAME.inputs, SAME.outputs)], "shared weights"),
     ],
 )
 def test_refuses_members_that_cannot_be_asked_together(members, message):
@@ -242,6 +252,17 @@ def test_refuses_members_that_cannot_be_asked_together(members, message):
 def test_refuses_integer_pixels():
     with pytest.raises(InputError, match="float pixels in"):
         make("unprotected").train_on_batch(np.ones((4, 8, 8, 3), "uint8"), np.zeros(4, "int64"))
+
+
+@pytest.mark.parametrize("value", [255.0, -1.0, np.nan, np.inf])
+def test_refuses_pixels_out_of_range_while_training(value):
+    images, labels = examples(4)
+    images[2, 3, 4, 1] = value
+    for step in (make("unprotected").train_on_batch, make("unprotected").evaluate):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"finite pixels in \[0, 1\]"):
+            step(images, labels)
+    with pytest.raises(InputError, match="pixels"):
+        make("unprotected").predict_classes(images)
 
 
 def test_unknown_method_comes_with_near_matches():

@@ -98,6 +98,13 @@ def test_progress_ends_at_one_and_never_falls():
     assert "pgd at 0.2 on single" in seen[-1][0]
 
 
+def test_a_model_that_returns_nan_is_an_error_not_a_result():
+    broken = plain_network(9)
+    broken.set_weights([weight * np.nan for weight in broken.get_weights()])
+    with pytest.raises(InputError, match="returned NaN"):
+        evaluate_robustness({"broken": broken}, [], [], (IMAGES, LABELS))
+
+
 OTHER_CLASSES = keras.Sequential(
     [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(7)]
 )
@@ -116,6 +123,8 @@ OTHER_CLASSES = keras.Sequential(
         ({"data": (IMAGES, LABELS + 4)}, "labels from 0 to 3"),
         ({"data": (IMAGES[:, :4], LABELS)}, "images of shape"),
         ({"batch_size": 0}, "batch_size"),
+        ({"seed": -1}, "seed from 0"),
+        ({"attacks": ["fgsm"]}, "attacks such as"),
     ],
 )
 def test_refuses_bad_input_before_the_first_attack(changes, message):

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from parl_tf.errors import MissingFileError, UnreadableFileError
+from parl_tf.errors import ExistingRunError, MissingFileError, UnreadableFileError
 from parl_tf.records import Record, load_records, save_records
 
 
@@ -41,6 +41,15 @@ def test_saved_records_load_equal_and_carry_their_accuracies(tmp_path):
     assert stored == document
     assert stored["records"][1]["accuracy"] == 0.75
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["results.json"]
+
+
+def test_nothing_is_overwritten_and_no_file_is_a_folder(tmp_path):
+    save_records([record()], tmp_path / "results.json")
+    before = (tmp_path / "results.json").read_bytes()
+    for path in (tmp_path / "results.json", tmp_path / "results.json" / "more.json"):
+        with pytest.raises(ExistingRunError):
+            save_records([record(target="other")], path)
+    assert (tmp_path / "results.json").read_bytes() == before
 
 
 def test_missing_file(tmp_path):

@@ -26,6 +26,11 @@ def test_table_has_a_row_for_each_target_and_epsilon_and_names_what_was_not_run(
     ]
 
 
+def test_two_records_for_one_cell_are_refused():
+    with pytest.raises(InputError, match="one record for each"):
+        accuracy_table([*RECORDS, RECORDS[-1]])
+
+
 def test_clean_records_alone_make_a_table():
     header, rows = accuracy_table(RECORDS[:2])
     assert header == ["target", "epsilon", "clean"]

@@ -9,7 +9,7 @@ import parl_tf
 from parl_tf.errors import ExistingRunError, InputError, MissingFileError, UnreadableFileError
 from parl_tf.runs import begin_run, finish_run, load_model, read_config, read_history, versions
 
-CONFIG = {"method": "parl", "dataset": {"name": "digits"}}
+CONFIG = {"format": 1, "method": "parl", "dataset": {"name": "digits"}}
 
 
 def ensemble():
@@ -63,6 +63,16 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     with pytest.raises(ExistingRunError, match="not a run"):
         begin_run(tmp_path / "thesis.tex", CONFIG)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("text", ['{"mine": 1}', '{"dataset": {"name": "x"}}', "not json"])
+def test_somebody_elses_configuration_is_left_alone(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    (tmp_path / "history.csv").write_text("precious")
+    with pytest.raises(ExistingRunError, match="not a run"):
+        begin_run(tmp_path, CONFIG)
+    assert (tmp_path / "config.json").read_text() == text
+    assert (tmp_path / "history.csv").read_text() == "precious"
 
 
 def test_missing_and_unfinished_runs(tmp_path):

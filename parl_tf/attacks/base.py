@@ -3,14 +3,14 @@
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from parl_tf.data import Split, check_examples, check_seed
+from parl_tf.data import Split, check_examples, check_images, check_seed
 from parl_tf.defences.base import Ensemble, check_logits_classifier
 from parl_tf.errors import InputError
 from parl_tf.gradients import project
@@ -89,7 +89,7 @@ class Attack(abc.ABC):
         Raises:
             InputError: A Keras model that returns probabilities, or is no classifier of images.
         """
-        return Crafter(self, logits_function(model))
+        return Crafter(self, model)
 
     def __call__(
         self, model: keras.Model | Logits, images: Any, labels: Any, *, epsilon: float, **options
@@ -101,9 +101,10 @@ class Attack(abc.ABC):
 class Crafter:
     """An attack on one model. Made by `Attack.prepare`."""
 
-    def __init__(self, attack: Attack, logits_of: Logits) -> None:
+    def __init__(self, attack: Attack, model: keras.Model | Logits) -> None:
         self._attack = attack
-        self._logits_of = logits_of
+        self._model = model
+        self._logits_of = logits_function(model)
         self._num_classes = 0
         self._graph: Callable[..., tf.Tensor] | None = None
 
@@ -166,7 +167,7 @@ class Crafter:
 
         The number of images and the strength are left open in it: one trace serves every call.
         """
-        self._num_classes = _count_classes(self._logits_of, images)
+        self._num_classes = _count_classes(self._model, images)
         batch = tf.TensorSpec((None, *np.shape(images)[1:]), tf.float32)
         signature = [
             batch,
@@ -197,7 +198,7 @@ class Crafter:
 
 
 def logits_function(model: keras.Model | Logits) -> Logits:
-    """A model in inference mode as a function from images to float32 logits.
+    """A model in inference mode as a function from images to log-probabilities.
 
     Args:
         model: An `Ensemble`, a functional Keras classifier, or already a function.
@@ -205,26 +206,35 @@ def logits_function(model: keras.Model | Logits) -> Logits:
     Raises:
         InputError: A Keras model that returns probabilities, or is no classifier of images.
     """
-    if isinstance(model, keras.Model):
-        if not isinstance(model, Ensemble):
-            check_logits_classifier(model)
-        model = functools.partial(model, training=False)
-    elif not callable(model):
+    if not callable(model):
         raise InputError(f"Expected a model or a function to logits. Received: {model!r}.")
-    return lambda images: tf.cast(model(images), tf.float32)
+    answer: Callable[..., tf.Tensor] = model
+    if isinstance(model, keras.Model):
+        answer = functools.partial(answer, training=False)
+    if isinstance(model, Ensemble):
+        return answer
+    if isinstance(model, keras.Model):
+        check_logits_classifier(model)
+    # As an ensemble's: the gradient of plain logits loses the true class's part where float32
+    # rounds its probability to 1.
+    return lambda images: tf.nn.log_softmax(tf.cast(answer(images), tf.float32))
 
 
-def _count_classes(logits_of: Logits, images: Any) -> int:
-    """Number of classes, from the logits of a few images, which must not be probabilities."""
-    few = check_examples(images, np.zeros(len(images), "int64"), 1).images[:8]
-    logits = logits_of(tf.constant(few)).numpy()
-    if logits.ndim != 2 or len(logits) != len(few):
-        raise InputError(f"Expected logits (batch, classes). Received: shape {logits.shape}.")
-    if logits.min() >= 0 and np.allclose(logits.sum(axis=1), 1, atol=1e-3):
-        raise InputError(
-            "The model returns probabilities: no value is negative and rows sum to 1. Expected "
-            "logits, since a saturated probability has no gradient to attack along."
-        )
+def _count_classes(model: keras.Model | Logits, images: Any) -> int:
+    """Number of classes, from what a model or its members return, which must be logits."""
+    few = tf.constant(check_images(images)[:8])
+    parts: Sequence[Any] = model.members if isinstance(model, Ensemble) else [model]
+    for part in parts:
+        logits = np.asarray(part(few), "float32")
+        if logits.ndim != 2 or len(logits) != len(few):
+            raise InputError(f"Expected logits (batch, classes). Received: shape {logits.shape}.")
+        if not np.isfinite(logits).all():
+            raise InputError("Expected finite logits. Received: NaN or infinite ones.")
+        if logits.min() >= 0 and np.allclose(logits.sum(axis=1), 1, atol=1e-3):
+            raise InputError(
+                "The model returns probabilities: no value is negative and rows sum to 1. "
+                "Expected logits, since a saturated probability has no gradient to attack along."
+            )
     return logits.shape[1]
 
 

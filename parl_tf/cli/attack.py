@@ -10,6 +10,7 @@ from typing import Any
 from parl_tf.attacks import ATTACKS
 from parl_tf.cli.common import add_data_arguments, finite, positive_int, run
 from parl_tf.data import DATASETS
+from parl_tf.errors import InputError
 
 EPSILONS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07)
 
@@ -63,6 +64,9 @@ def parser() -> argparse.ArgumentParser:
         "--step-size", type=finite, help="of iterative attacks, in pixel units; default: E / 5"
     )
     tool.add_argument(
+        "--decay-factor", type=finite, default=0.01, help="of MIM; default: 0.01, PARL's own"
+    )
+    tool.add_argument(
         "--restarts", type=positive_int, default=10, help="random starts of PGD; default: 10"
     )
     tool.add_argument("--batch-size", type=positive_int, default=250, help="default: 250")
@@ -81,9 +85,8 @@ def _attack(arguments: argparse.Namespace) -> dict[str, Any]:
     """Evaluates as told, prints the table, and returns the records."""
     from parl_tf.cli.display import evaluation_progress, print_table
     from parl_tf.data import load_dataset
-    from parl_tf.errors import ExistingRunError
     from parl_tf.evaluation import evaluate_robustness
-    from parl_tf.records import save_records, to_document
+    from parl_tf.records import check_can_save, save_records, to_document
     from parl_tf.report import accuracy_table
     from parl_tf.runs import load_model
 
@@ -92,17 +95,22 @@ def _attack(arguments: argparse.Namespace) -> dict[str, Any]:
     for attack in attacks:
         for epsilon in epsilons:
             attack.check_epsilon(epsilon)
-    if arguments.out and pathlib.Path(arguments.out).exists():
-        raise ExistingRunError(f"{arguments.out} already exists. Expected a new file.")
+    if arguments.out:
+        check_can_save(arguments.out)
     names = _target_names(arguments.target)
     loaded = {name: load_model(path) for name, path in names.items()}
-    surrogate = load_model(arguments.surrogate)[0] if arguments.surrogate else None
+    surrogate, crafted_on = None, None
+    if arguments.surrogate:
+        surrogate, crafted_on = load_model(arguments.surrogate)
     dataset = load_dataset(
         _dataset_name(arguments.dataset, loaded),
         data_dir=arguments.data_dir,
         validation_fraction=0.0,
     )
-    _warn_of_other_data(dataset, loaded)
+    configs = {name: config for name, (_, config) in loaded.items()}
+    _check_data(dataset, {**configs, "the surrogate": crafted_on})
+    if crafted_on:
+        _warn_of_kinship(crafted_on, configs)
     sample = dataset.test.sample(arguments.num_examples, seed=arguments.seed)
     with evaluation_progress() as on_progress:
         records = evaluate_robustness(
@@ -138,7 +146,10 @@ def _make_attack(name: str, arguments: argparse.Namespace):
     """An attack with those of the given hyperparameters that it has."""
     attack = ATTACKS[name]
     has = {field.name for field in dataclasses.fields(attack) if field.init}
-    given = {key: getattr(arguments, key) for key in ("num_steps", "step_size", "restarts")}
+    given = {
+        key: getattr(arguments, key)
+        for key in ("num_steps", "step_size", "restarts", "decay_factor")
+    }
     return attack(**{key: value for key, value in given.items() if key in has})
 
 
@@ -154,13 +165,11 @@ def _target_names(paths: Sequence[str]) -> dict[str, str]:
 
 def _last_part(path: str) -> str:
     """Name of a run folder or Keras file."""
-    return pathlib.Path(path).resolve().stem
+    return pathlib.Path(path).resolve().name.removesuffix(".keras")
 
 
 def _dataset_name(given: str | None, loaded: dict) -> str:
     """The data set to attack on: the given one, or what all targets were trained on."""
-    from parl_tf.errors import InputError
-
     if given:
         return given
     bare = [name for name, (_, config) in loaded.items() if config is None]
@@ -177,14 +186,31 @@ def _dataset_name(given: str | None, loaded: dict) -> str:
     return next(iter(trained_on.values()))
 
 
-def _warn_of_other_data(dataset, loaded: dict) -> None:
-    """Says so if a target was trained on a data set of the same name and other content."""
-    for name, (_, config) in loaded.items():
-        known = (config or {}).get("dataset", {})
-        if known.get("name") == dataset.name and known.get("fingerprint") != dataset.fingerprint:
+def _check_data(dataset: Any, configs: dict[str, dict[str, Any] | None]) -> None:
+    """Refuses a run of another data set, and says so if it saw another copy of this one."""
+    for name, config in configs.items():
+        if config is None:
+            continue
+        known = config["dataset"]
+        if known["name"] != dataset.name:
+            raise InputError(
+                f"Expected runs trained on {dataset.name}. Received: {name} of {known['name']}."
+            )
+        if known.get("fingerprint") != dataset.fingerprint:
             print(
                 f"warning: {name} was trained on another copy of {dataset.name} "
                 f"(fingerprint {known.get('fingerprint')}, here {dataset.fingerprint})",
+                file=sys.stderr,
+            )
+
+
+def _warn_of_kinship(surrogate: dict[str, Any], configs: dict[str, dict[str, Any] | None]) -> None:
+    """Says so if the surrogate began from the same weights as a target: it should be a stranger."""
+    for name, config in configs.items():
+        if config and config.get("seed") == surrogate.get("seed"):
+            print(
+                f"warning: the surrogate and {name} were trained from seed {config.get('seed')}; "
+                "a black-box attacker does not know it. Train the surrogate with another --seed.",
                 file=sys.stderr,
             )
 

@@ -10,7 +10,13 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from parl_tf.errors import ExistingRunError, InputError, MissingFileError, UnreadableFileError
+from parl_tf.errors import (
+    DivergedError,
+    ExistingRunError,
+    InputError,
+    MissingFileError,
+    UnreadableFileError,
+)
 
 USAGE, MISSING = 2, 3  # exit statuses beside 0 (done) and 1 (anything else)
 
@@ -73,7 +79,7 @@ def run(body: Callable[[], Any], *, print_json: bool) -> int:
         return _fail(error, USAGE)
     except (MissingFileError, UnreadableFileError) as error:
         return _fail(error, MISSING)
-    except OSError as error:
+    except (OSError, DivergedError) as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
@@ -102,7 +108,7 @@ def start_tensorflow() -> None:
         try:
             import tensorflow
 
-            tensorflow.config.list_physical_devices()
+            devices = tensorflow.config.list_physical_devices()
         except BaseException:
             kept.seek(0)
             os.write(standard_error, kept.read())
@@ -110,3 +116,5 @@ def start_tensorflow() -> None:
         finally:
             os.dup2(standard_error, 2)
             os.close(standard_error)
+    kinds = sorted({device.device_type for device in devices})
+    print(f"TensorFlow {tensorflow.__version__} on {' and '.join(kinds)}", file=sys.stderr)

@@ -17,9 +17,9 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     for index, row in enumerate(rows):
         last = index + 1 == len(rows) or rows[index + 1][0] != row[0]
         table.add_row(*row, end_section=last)
-    console = Console(file=sys.stdout)
     # Piped output has no width of its own; a table must not be cut to a guess.
-    console.print(table, width=None if console.is_terminal else 160)
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160)
+    console.print(table)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """parl-quickstart: the whole job on digits, through the command line tools."""
 
+import argparse
 import pathlib
 import shlex
 import sys
@@ -21,6 +22,10 @@ _ATTACK = shlex.split("--epsilon 0.05 0.1 0.15 --num-examples 64 --num-steps 10 
 
 def main() -> int:
     """Trains, attacks, prints the table and draws the figure; returns an exit status."""
+    argparse.ArgumentParser(
+        prog="parl-quickstart",
+        description=f"Trains, attacks and reports on handwritten digits, into {_FOLDER}.",
+    ).parse_args()
     began = time.monotonic()
     results, figure = _FOLDER / "results.json", _FOLDER / "accuracy.png"
     for name, options in _RUNS.items():

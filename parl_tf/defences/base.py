@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from parl_tf.data import check_images
 from parl_tf.errors import InputError
 from parl_tf.fusion import Vote, log_mean_probability, majority_vote
 from parl_tf.registry import check_choice
@@ -117,7 +118,11 @@ class Ensemble(keras.Model):
 
         Returns:
             int64 array (n,), the winning classes.
+
+        Raises:
+            InputError: Images outside these values.
         """
+        images = check_images(images)
         if not hasattr(self, "_vote_graph"):
             self._vote_graph = tf.function(self.vote, reduce_retracing=True)
         batches = tf.data.Dataset.from_tensor_slices(images).batch(batch_size)
@@ -185,6 +190,9 @@ class Ensemble(keras.Model):
         inputs, labels = tf.convert_to_tensor(inputs), tf.convert_to_tensor(labels)
         if not inputs.dtype.is_floating:
             raise InputError(f"Expected float pixels in [0, 1]. Received: {inputs.dtype.name}.")
+        # XLA leaves assertions out; NaN fails both comparisons. Resized images may round past 1.
+        inside = tf.reduce_all((inputs > -1e-3) & (inputs < 1 + 1e-3))
+        tf.debugging.Assert(inside, ["Expected finite pixels in [0, 1]."])
         logits, layers, cross_entropies = [], [], []
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(inputs)
@@ -207,9 +215,9 @@ class Ensemble(keras.Model):
 
     def _logits_loss(self) -> keras.losses.Loss:
         """The loss given to `compile`, if it takes logits."""
-        if not isinstance(self.loss, keras.losses.Loss) or not getattr(
-            self.loss, "from_logits", True
-        ):
+        loss = self.loss
+        own = type(loss).__module__.split(".")[0] != "keras"  # somebody's own speaks for itself
+        if not isinstance(loss, keras.losses.Loss) or not getattr(loss, "from_logits", own):
             raise InputError(
                 "Members return logits. Expected compile(loss=...) to be a loss object that takes "
                 "them, such as keras.losses.SparseCategoricalCrossentropy(from_logits=True). "
@@ -256,12 +264,30 @@ def _check_members(members: list) -> None:
         raise InputError("Expected different members. Received: the same object more than once.")
     for member in members:
         check_logits_classifier(member)
+    variables = [id(variable) for member in members for variable in member.trainable_variables]
+    if len(set(variables)) < len(variables):
+        raise InputError("Expected members with weights of their own. Received: shared weights.")
     shapes = [(member.input_shape, member.output_shape) for member in members]
     if any(shape != shapes[0] for shape in shapes):
         raise InputError(
             "Expected members of one input shape and number of classes. "
             f"Received (input, output): {shapes}."
         )
+
+
+def _last_operation(model: keras.Model) -> Any:
+    """The last operation that decides what kind of values a model returns."""
+    transparent = (keras.layers.Reshape, keras.layers.Dropout, keras.layers.Flatten)
+    tensor = model.outputs[0]
+    while True:
+        history = tensor._keras_history
+        operation = history.operation
+        if isinstance(operation, keras.Model):
+            tensor = operation.outputs[0]
+        elif isinstance(operation, transparent):
+            tensor = operation._inbound_nodes[history.node_index].input_tensors[0]
+        else:
+            return operation
 
 
 def check_logits_classifier(model: object) -> None:
@@ -282,7 +308,12 @@ def check_logits_classifier(model: object) -> None:
             f"{[tensor.shape for tensor in model.inputs]}, outputs "
             f"{[tensor.shape for tensor in model.outputs]} of model {model.name!r}."
         )
-    last = model.outputs[0]._keras_history.operation
+    if model.outputs[0].shape[-1] is None or model.outputs[0].shape[-1] < 2:
+        raise InputError(
+            f"Expected a model of at least two classes. Received: {model.outputs[0].shape[-1]} of "
+            f"model {model.name!r}."
+        )
+    last = _last_operation(model)
     activation = getattr(last, "activation", None)
     # As a layer, as an operation of keras.ops, or fused into the last layer.
     if type(last).__name__ in ("Softmax", "Sigmoid") or activation in (

@@ -71,7 +71,6 @@ class PARL(Ensemble):
             name=name,
         )
         self.num_layers = num_layers
-        self.diversity_weight = float(diversity_weight)
         self.tap = tap
         self.penalty_batch_norm = penalty_batch_norm
         self.layer_reduction = layer_reduction
@@ -79,6 +78,11 @@ class PARL(Ensemble):
         # These share the members' layers. Kept as bound methods, which Keras does not look into,
         # they are neither saved nor counted a second time.
         self._exposed = tuple(self._expose(member).__call__ for member in self.members)
+
+    @property
+    def diversity_weight(self) -> float:
+        """Weight of the penalty."""
+        return self.term_weights["penalty"]
 
     def _expose(self, member: keras.Model) -> keras.Model:
         """A model of a member's layers to compare, behind its logits where one pass gives both."""
