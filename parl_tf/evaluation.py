@@ -11,8 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from parl_tf.attacks.base import Attack
+from parl_tf.classifiers import check_logits_classifier
 from parl_tf.data import Split, check_examples, check_seed
-from parl_tf.defences.base import Ensemble, check_logits_classifier
+from parl_tf.defences.base import Ensemble
 from parl_tf.errors import InputError
 from parl_tf.fusion import log_mean_probability, majority_vote
 from parl_tf.records import Record

@@ -12,8 +12,9 @@ from typing import Any
 
 import keras
 
+from parl_tf.classifiers import check_logits_classifier
 from parl_tf.defences import METHODS
-from parl_tf.defences.base import Ensemble, check_logits_classifier
+from parl_tf.defences.base import Ensemble
 from parl_tf.errors import ExistingRunError, MissingFileError, UnreadableFileError
 
 CONFIG, HISTORY, MODEL = "config.json", "history.csv", "model.keras"

@@ -10,8 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from parl_tf.classifiers import check_logits_classifier
 from parl_tf.data import Split, check_examples, check_images, check_seed
-from parl_tf.defences.base import Ensemble, check_logits_classifier
+from parl_tf.defences.base import Ensemble
 from parl_tf.errors import InputError
 from parl_tf.gradients import project
 
