@@ -21,7 +21,7 @@ if os.path.basename(sys.argv[0] if sys.argv else "").removesuffix(".exe") not in
     from parl_tf.defences.parl import PARL
     from parl_tf.evaluation import evaluate_robustness
     from parl_tf.exposure import expose_layers
-    from parl_tf.models import resnet20
+    from parl_tf.models.resnet import resnet20
 
     __all__ = [
         "BIM",

@@ -91,6 +91,28 @@ def layer_outputs(
     return [output_of(node) for node in found[:num_layers]]
 
 
+def distillation_outputs(model: keras.Model) -> list[keras.KerasTensor]:
+    """Finds the symbolic outputs that DVERGE distils from, the logits last.
+
+    Args:
+        model: As for `expose_layers`.
+
+    Returns:
+        For each convolution on the main path what its activation is applied to: its output, once
+        normalised and added to the shortcut. Its output itself where it applies its activation
+        itself or has none. Then the logits.
+
+    Raises:
+        InputError: `model` has not the shape described.
+
+    Source: DVERGE, arXiv 2009.14720, section 3.1.
+    """
+    _check_functional(model)
+    graph = _Graph(model)
+    nodes = graph.main_convolutions()
+    return [*(graph.before_activation(node) for node in nodes), model.outputs[0]]
+
+
 def check_tap(tap: str) -> None:
     """Raises InputError unless `tap` says which output of a convolution to take."""
     if tap in ("batch_norm", "batch_normalization", "normalization"):
@@ -172,21 +194,33 @@ class _Graph:
 
     def activation_after(self, node) -> keras.KerasTensor:
         """The first activation that a convolution's output reaches."""
-        start = node
-        while not _is_activation(node):
-            readers = self._readers.get(id(node.output_tensors[0]), [])
-            # Where several read the output, an addition or activation is the block's own way on.
-            readers = sorted(
-                readers, key=lambda reader: isinstance(reader.operation, _CONVOLUTIONS)
+        activation = self._activation_node(node)
+        if activation is None:
+            raise InputError(
+                f"No activation follows convolution {node.operation.name!r}; the sum of a "
+                "normalised output before its activation has a zero input gradient. Expected "
+                "a network with an activation there, or tap='convolution'."
             )
-            if not readers or isinstance(readers[0].operation, _WEIGHTED):
-                raise InputError(
-                    f"No activation follows convolution {start.operation.name!r}; the sum of a "
-                    "normalised output before its activation has a zero input gradient. Expected "
-                    "a network with an activation there, or tap='convolution'."
-                )
-            node = readers[0]
-        return node.output_tensors[0]
+        return activation.output_tensors[0]
+
+    def before_activation(self, node) -> keras.KerasTensor:
+        """What the first activation behind a convolution is applied to."""
+        activation = self._activation_node(node)
+        if activation is None or activation is node:
+            return node.output_tensors[0]
+        return activation.input_tensors[0]
+
+    def _activation_node(self, node):
+        """The nearest activation behind a convolution, or its own; None if another layer is."""
+        nearest = [node]
+        while nearest:
+            for candidate in nearest:
+                if _is_activation(candidate):
+                    return candidate
+            outputs = [id(candidate.output_tensors[0]) for candidate in nearest]
+            readers = [reader for key in outputs for reader in self._readers.get(key, [])]
+            nearest = [r for r in readers if not isinstance(r.operation, _WEIGHTED)]
+        return None
 
     def raw_output(self, node) -> keras.KerasTensor:
         """A convolution's own output, refused where an activation is fused into the layer."""

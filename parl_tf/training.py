@@ -14,7 +14,7 @@ from parl_tf.data import MIRRORED_DATASETS, PIXEL_STATISTICS, Dataset, Split
 from parl_tf.defences import METHODS
 from parl_tf.defences.base import Ensemble
 from parl_tf.errors import DivergedError, InputError
-from parl_tf.models import resnet20
+from parl_tf.models.resnet import resnet20
 from parl_tf.runs import HISTORY, begin_run, check_can_begin, finish_run, versions
 
 

@@ -6,7 +6,7 @@ from networks import IMAGE_SHAPE, NUM_CLASSES, examples, plain_network, residual
 
 from parl_tf.errors import InputError
 from parl_tf.exposure import TAPS, expose_layers, layer_outputs
-from parl_tf.models import resnet20
+from parl_tf.models.resnet import resnet20
 
 IMAGES = tf.constant(examples(3)[0])
 

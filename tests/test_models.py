@@ -11,7 +11,7 @@ import tensorflow as tf
 from parl_tf.data import PIXEL_STATISTICS
 from parl_tf.errors import InputError
 from parl_tf.exposure import expose_layers
-from parl_tf.models import resnet20
+from parl_tf.models.resnet import resnet20
 
 SMALL = (8, 8, 3)
 IMAGES = tf.random.stateless_uniform((4, *SMALL), seed=(0, 0))

@@ -1,0 +1,17 @@
+"""Networks by name, each a function from the number of classes to a Keras model.
+
+A new one is a function in a file beside this one and a line here.
+"""
+
+from parl_tf.registry import Registry
+
+NETWORKS = Registry(
+    "network",
+    {
+        "resnet20": "parl_tf.models.resnet:resnet20",
+        "resnet20-leaky-relu": "parl_tf.models.resnet:resnet20_leaky_relu",
+        "resnet20-shortcut-batch-norm": "parl_tf.models.resnet:resnet20_shortcut_batch_norm",
+        "resnet20-bare-stem": "parl_tf.models.resnet:resnet20_bare_stem",
+        "wide-resnet-28-10": "parl_tf.models.wide_resnet:wide_resnet",
+    },
+)

@@ -1,0 +1,114 @@
+"""What the networks have in common."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import keras
+import numpy as np
+
+from parl_tf.data import PIXEL_STATISTICS
+from parl_tf.errors import InputError
+from parl_tf.registry import check_choice
+
+Normalization = str | tuple[Sequence[float], Sequence[float]] | None
+"""What is done to pixels in [0, 1] before the first layer: None for nothing, the name of a data
+set for its per-channel mean and deviation, or these two as `(mean, deviation)`, in pixel units."""
+
+ACTIVATIONS: dict[str, Callable[[], keras.Layer]] = {
+    "relu": keras.layers.ReLU,
+    "leaky_relu": lambda: keras.layers.LeakyReLU(negative_slope=0.1),
+}
+"""Activations by name."""
+
+
+def pixel_input(
+    num_classes: int, input_shape: tuple[int, int, int], seed: int | None
+) -> keras.KerasTensor:
+    """The symbolic input of a network, once its arguments are checked.
+
+    Raises:
+        InputError: Fewer than two classes, a shape that is not (height, width, channels), or a
+            negative seed.
+    """
+    if num_classes < 2:
+        raise InputError(f"Expected num_classes of at least 2. Received: {num_classes}.")
+    if len(input_shape) != 3 or any(not size or size < 1 for size in input_shape):
+        raise InputError(
+            f"Expected input_shape (height, width, channels). Received: {input_shape}."
+        )
+    if seed is not None and seed < 0:
+        raise InputError(f"Expected seed of at least 0, or None. Received: {seed}.")
+    return keras.Input(input_shape, name="pixels")
+
+
+class Initializers:
+    """he_normal initialisers, each with a seed of its own that follows from one seed."""
+
+    def __init__(self, seed: int | None) -> None:
+        self._generator = np.random.default_rng(seed)
+
+    def __iter__(self) -> Iterator[keras.initializers.Initializer]:
+        return self
+
+    def __next__(self) -> keras.initializers.Initializer:
+        return keras.initializers.HeNormal(seed=int(self._generator.integers(2**31)))
+
+
+def convolution(
+    x: keras.KerasTensor,
+    filters: int,
+    kernel_size: int,
+    strides: int,
+    *,
+    initializer: keras.initializers.Initializer,
+    use_bias: bool,
+    kernel_penalty: float,
+) -> keras.KerasTensor:
+    """A convolution that keeps the image's size up to its strides.
+
+    Its kernel has an L2 penalty of `kernel_penalty` times the sum of its squares.
+    """
+    if kernel_penalty < 0:
+        raise InputError(f"Expected kernel_penalty of at least 0. Received: {kernel_penalty}.")
+    return keras.layers.Conv2D(
+        filters,
+        kernel_size,
+        strides=strides,
+        padding="same",
+        use_bias=use_bias,
+        kernel_initializer=initializer,
+        kernel_regularizer=keras.regularizers.L2(kernel_penalty) if kernel_penalty else None,
+    )(x)
+
+
+def normalize(pixels: keras.KerasTensor, normalization: Normalization) -> keras.KerasTensor:
+    """Applies a normalisation as a layer.
+
+    Raises:
+        InputError: An unknown data set, or not a finite mean and a positive deviation, each a
+            number or one for each channel.
+    """
+    if normalization is None:
+        return pixels
+    if isinstance(normalization, str):
+        check_choice("normalization", normalization, PIXEL_STATISTICS)
+        normalization = PIXEL_STATISTICS[normalization]
+    try:
+        mean, deviation = (np.atleast_1d(np.asarray(part, "float64")) for part in normalization)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"Expected normalization as (mean, deviation). Received: {normalization!r}."
+        ) from None
+    channels = pixels.shape[-1]
+    if any(part.shape not in ((1,), (channels,)) for part in (mean, deviation)):
+        raise InputError(
+            f"Expected normalization as (mean, deviation), each a number or {channels} numbers. "
+            f"Received: {normalization!r}."
+        )
+    if not (np.isfinite(mean).all() and np.isfinite(deviation).all() and (deviation > 0).all()):
+        raise InputError(
+            f"Expected a finite mean and a positive deviation. Received: {normalization!r}."
+        )
+    mean, deviation = (np.broadcast_to(part, (channels,)) for part in (mean, deviation))
+    return keras.layers.Normalization(
+        axis=-1, mean=mean.tolist(), variance=np.square(deviation).tolist()
+    )(pixels)

@@ -1,0 +1,122 @@
+"""ResNet20, and the variants of it that the methods' authors trained."""
+
+import functools
+
+import keras
+
+from parl_tf.errors import InputError
+from parl_tf.exposure import check_tap, layer_outputs
+from parl_tf.models.layers import (
+    ACTIVATIONS,
+    Initializers,
+    Normalization,
+    convolution,
+    normalize,
+    pixel_input,
+)
+from parl_tf.registry import check_choice
+
+_FILTERS = (16, 32, 64)
+_BLOCKS = 3
+
+
+def resnet20(
+    num_classes: int,
+    *,
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    normalization: Normalization = None,
+    num_exposed: int = 0,
+    tap: str = "activation",
+    activation: str = "relu",
+    convolution_bias: bool = True,
+    stem_batch_norm: bool = True,
+    shortcut_batch_norm: bool = False,
+    kernel_penalty: float = 1e-4,
+    seed: int | None = None,
+    name: str | None = None,
+) -> keras.Model:
+    """ResNet20 (version 1) for small images, returning logits.
+
+    A stem convolution and three stages of three residual blocks with 16, 32 and 64 filters,
+    he_normal kernels; shortcuts of 1x1 convolutions where a stage begins.
+
+    Args:
+        num_classes: Number of classes, at least 2.
+        input_shape: (height, width, channels) of an image.
+        normalization: What is done to pixels in [0, 1] before the stem: None for nothing, the
+            name of a data set for its per-channel mean and deviation, or these two themselves as
+            `(mean, deviation)`, in pixel units of [0, 1].
+        num_exposed: With k > 0 the model returns `[logits, output 1, ..., output k]`, the
+            outputs of its first k convolutions (see `expose_layers`).
+        tap: What counts as a convolution's output, if any are exposed.
+        activation: "relu", or "leaky_relu" with a slope of 0.1 below zero (GAL).
+        convolution_bias: Whether convolutions have biases (not in DVERGE's network).
+        stem_batch_norm: Whether the stem is normalised (not in Guardian's network).
+        shortcut_batch_norm: Whether shortcut convolutions are normalised (DVERGE's network).
+        kernel_penalty: L2 penalty on the convolutions' kernels: its factor before their squares.
+        seed: Seed of the initial weights; None draws one.
+        name: Name of the model.
+
+    Returns:
+        Functional model from float pixels in [0, 1] of shape (batch, *input_shape) to logits
+        (batch, num_classes). 274,442 parameters for 10 classes, 280,292 for 100.
+
+    Raises:
+        InputError: An argument outside the values above.
+
+    Source: He et al. 2016, arXiv 1512.03385, section 4.2, in the form of the Keras CIFAR-10
+    example.
+    """
+    check_tap(tap)
+    if num_exposed < 0:
+        raise InputError(f"Expected num_exposed of at least 0. Received: {num_exposed}.")
+    check_choice("activation", activation, ACTIVATIONS)
+    activate = ACTIVATIONS[activation]
+    pixels = pixel_input(num_classes, input_shape, seed)
+    initializers = Initializers(seed)
+
+    def convolve(x, filters, kernel_size, strides, batch_norm=True):
+        x = convolution(
+            x,
+            filters,
+            kernel_size,
+            strides,
+            initializer=next(initializers),
+            use_bias=convolution_bias,
+            kernel_penalty=kernel_penalty,
+        )
+        return keras.layers.BatchNormalization()(x) if batch_norm else x
+
+    x = normalize(pixels, normalization)
+    x = activate()(convolve(x, _FILTERS[0], 3, 1, stem_batch_norm))
+    for stage, filters in enumerate(_FILTERS):
+        for block in range(_BLOCKS):
+            strides = 2 if stage > 0 and block == 0 else 1
+            shortcut = x
+            x = activate()(convolve(x, filters, 3, strides))
+            x = convolve(x, filters, 3, 1)
+            if strides != 1:
+                shortcut = convolve(shortcut, filters, 1, strides, shortcut_batch_norm)
+            x = activate()(keras.layers.Add()([x, shortcut]))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    logits = keras.layers.Dense(num_classes, kernel_initializer=next(initializers), name="logits")(
+        x
+    )
+    model = keras.Model(pixels, logits, name=name)
+    if not num_exposed:
+        return model
+    outputs = layer_outputs(model, num_exposed, tap=tap)
+    return keras.Model(pixels, [logits, *outputs], name=name)
+
+
+resnet20_leaky_relu = functools.partial(resnet20, activation="leaky_relu")
+"""The network that GAL was published with. Source: arXiv 1901.09981, section 5."""
+
+resnet20_shortcut_batch_norm = functools.partial(
+    resnet20, convolution_bias=False, shortcut_batch_norm=True
+)
+"""The network that DVERGE was published with. Source: the authors' code for arXiv 2009.14720."""
+
+resnet20_bare_stem = functools.partial(resnet20, stem_batch_norm=False)
+"""The network that Guardian was published with. Source: the authors' code for arXiv 2112.04948
+v2."""

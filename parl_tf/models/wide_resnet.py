@@ -1,0 +1,88 @@
+"""WideResNet, the large network of the field."""
+
+import keras
+
+from parl_tf.errors import InputError
+from parl_tf.models.layers import (
+    Initializers,
+    Normalization,
+    convolution,
+    normalize,
+    pixel_input,
+)
+
+_FILTERS = (16, 32, 64)
+
+
+def wide_resnet(
+    num_classes: int,
+    *,
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    normalization: Normalization = None,
+    depth: int = 28,
+    width: int = 10,
+    kernel_penalty: float = 2.5e-4,
+    seed: int | None = None,
+    name: str | None = None,
+) -> keras.Model:
+    """WideResNet for small images, returning logits; WideResNet-28-10 by default.
+
+    A stem convolution of 16 filters and three stages of residual blocks with 16, 32 and 64 times
+    `width` filters, normalised and activated before each convolution, without biases or dropout;
+    shortcuts of 1x1 convolutions where a stage begins.
+
+    Args:
+        num_classes: Number of classes, at least 2.
+        input_shape: (height, width, channels) of an image.
+        normalization: As for `resnet20`.
+        depth: Layers as the paper counts them, 6n + 4 for n blocks a stage.
+        width: Factor on the number of filters.
+        kernel_penalty: L2 penalty on the convolutions' kernels: its factor before their squares.
+            The default is the gradient of the paper's weight decay of 5e-4.
+        seed: Seed of the initial weights; None draws one.
+        name: Name of the model.
+
+    Returns:
+        Functional model from float pixels in [0, 1] of shape (batch, *input_shape) to logits
+        (batch, num_classes). WideResNet-28-10 for 10 classes has 36,479,194 trainable parameters.
+
+    Raises:
+        InputError: An argument outside the values above.
+
+    Source: Zagoruyko and Komodakis 2016, arXiv 1605.07146, table 1.
+    """
+    if depth < 10 or (depth - 4) % 6:
+        raise InputError(f"Expected depth of 10, 16, 22, 28 and so on. Received: {depth}.")
+    if width < 1:
+        raise InputError(f"Expected width of at least 1. Received: {width}.")
+    pixels = pixel_input(num_classes, input_shape, seed)
+    initializers = Initializers(seed)
+
+    def convolve(x, filters, kernel_size, strides):
+        return convolution(
+            x,
+            filters,
+            kernel_size,
+            strides,
+            initializer=next(initializers),
+            use_bias=False,
+            kernel_penalty=kernel_penalty,
+        )
+
+    def activate(x):
+        return keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+
+    x = convolve(normalize(pixels, normalization), _FILTERS[0], 3, 1)
+    for stage, filters in enumerate(_FILTERS):
+        for block in range((depth - 4) // 6):
+            strides = 2 if stage > 0 and block == 0 else 1
+            active = activate(x)
+            # Where the shape changes, the shortcut too begins behind the activation.
+            shortcut = convolve(active, filters * width, 1, strides) if block == 0 else x
+            active = activate(convolve(active, filters * width, 3, strides))
+            x = keras.layers.Add()([convolve(active, filters * width, 3, 1), shortcut])
+    x = keras.layers.GlobalAveragePooling2D()(activate(x))
+    logits = keras.layers.Dense(num_classes, kernel_initializer=next(initializers), name="logits")(
+        x
+    )
+    return keras.Model(pixels, logits, name=name)
