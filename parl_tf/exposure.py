@@ -75,6 +75,21 @@ def layer_outputs(
         `num_layers` symbolic tensors of the graph of `model`, in graph order.
     """
     check_tap(tap)
+    graph, nodes = _first_convolutions(model, num_layers)
+    output_of = graph.activation_after if tap == "activation" else graph.raw_output
+    return [output_of(node) for node in nodes]
+
+
+def main_convolutions(model: keras.Model, num_layers: int) -> list[keras.Layer]:
+    """The layers that are a model's first convolutions, in graph order.
+
+    Arguments and errors are those of `expose_layers`.
+    """
+    return [node.operation for node in _first_convolutions(model, num_layers)[1]]
+
+
+def _first_convolutions(model, num_layers):
+    """The graph of a model, and the nodes of its first convolutions in it."""
     _check_functional(model)
     graph = _Graph(model)
     found = graph.main_convolutions()
@@ -87,8 +102,7 @@ def layer_outputs(
             f"Expected num_layers from 1 to {len(found)}, the convolutions on the main path of "
             f"model {model.name!r}. Received: {num_layers}."
         )
-    output_of = graph.activation_after if tap == "activation" else graph.raw_output
-    return [output_of(node) for node in found[:num_layers]]
+    return graph, found[:num_layers]
 
 
 def distillation_outputs(model: keras.Model) -> list[keras.KerasTensor]:

@@ -1,5 +1,7 @@
 """What every training method must do: parametrised over the registry."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -13,10 +15,20 @@ from parl_tf.errors import InputError
 
 def make(method, num_members=2, network=residual_network, **arguments):
     """An ensemble of small networks, compiled."""
-    if method == "parl":
-        arguments.setdefault("num_layers", 2)
     members = [network(seed) for seed in range(num_members)]
-    return compiled(METHODS[method](members, **arguments))
+    return compiled(METHODS[method](members, **{**small(method), **arguments}))
+
+
+def small(method):
+    """Arguments that suit the small networks, of those that the method has."""
+    names = inspect.signature(METHODS[method]).parameters
+    suited = {"num_layers": 2, "tap": "activation", "num_steps": 2}
+    return {name: value for name, value in suited.items() if name in names}
+
+
+def reported(ensemble):
+    """Names of everything that training reports."""
+    return {"loss", "cross_entropy", "vote_accuracy"} | {t.name for t in ensemble.term_trackers}
 
 
 def compiled(ensemble, **options):
@@ -26,8 +38,7 @@ def compiled(ensemble, **options):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("num_members", [2, 4])
-@pytest.mark.parametrize("network", [residual_network, plain_network])
+@pytest.mark.parametrize(("num_members", "network"), [(2, residual_network), (4, plain_network)])
 def test_fit_lowers_the_loss_and_reports_every_term(method, num_members, network):
     ensemble = make(method, num_members, network)
     images, labels = examples(32)
@@ -35,9 +46,9 @@ def test_fit_lowers_the_loss_and_reports_every_term(method, num_members, network
         images, labels, batch_size=16, epochs=6, validation_data=(images, labels), verbose=0
     ).history
     assert history["loss"][-1] < history["loss"][0]
-    reported = {"loss", "cross_entropy", "vote_accuracy", *ensemble.term_weights}
-    assert set(history) == reported | {f"val_{name}" for name in reported}
-    for name in reported:
+    names = reported(ensemble)
+    assert set(history) == names | {f"val_{name}" for name in names}
+    for name in names:
         assert np.isfinite(history[name]).all(), name
         assert history[name][0] != 0, name
 
@@ -53,15 +64,18 @@ def test_loss_is_its_reported_parts(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_same_step_with_and_without_xla(method):
+def test_same_step_with_and_without_xla(method, float64):
+    # In float32 the sign of a gradient that is nearly 0 may differ, and with it a crafted image.
     images, labels = examples(16)
+    images = images.astype("float64")
     plain, xla = (
         compiled(make(method), optimizer=keras.optimizers.SGD(0.01), jit_compile=jit_compile)
         for jit_compile in (False, True)
     )
-    for _ in range(2):
-        losses = [model.train_on_batch(images, labels) for model in (plain, xla)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    logs = [model.train_on_batch(images, labels, return_dict=True) for model in (plain, xla)]
+    assert logs[0] == pytest.approx(logs[1], rel=1e-6)
+    for ours, theirs in zip(plain.trainable_variables, xla.trainable_variables, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("method", METHODS)

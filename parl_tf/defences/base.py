@@ -1,37 +1,21 @@
 """The ensemble every training method is a kind of; by itself the unprotected one."""
 
+import dataclasses
 import math
+import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
 
 from parl_tf.classifiers import check_members
-from parl_tf.data import check_images
+from parl_tf.data import check_images, check_seed
+from parl_tf.defences.adversarial_training import AdversarialTraining
+from parl_tf.defences.forward import ForwardPass, checked_pixels, class_numbers, widened
 from parl_tf.errors import InputError
 from parl_tf.fusion import Vote, log_mean_probability, majority_vote
 from parl_tf.registry import check_choice
-
-
-class ForwardPass(NamedTuple):
-    """What one pass of all members over a batch left behind, for a method's terms.
-
-    Attributes:
-        inputs: Tensor (batch, height, width, channels), pixels in [0, 1].
-        labels: The labels as they were given to `fit`.
-        logits: One tensor (batch, classes) a member.
-        layers: For each member, the outputs that its `forward_member` returned beside logits.
-        cross_entropies: One scalar a member.
-        tape: Persistent tape that watched `inputs` throughout, no longer recording.
-    """
-
-    inputs: tf.Tensor
-    labels: tf.Tensor
-    logits: list[tf.Tensor]
-    layers: list[list[tf.Tensor]]
-    cross_entropies: list[tf.Tensor]
-    tape: tf.GradientTape
 
 
 @keras.saving.register_keras_serializable(package="parl_tf")
@@ -44,15 +28,20 @@ class Ensemble(keras.Model):
     mean probability, which such a loss and every attack take as logits. `fit` reports `loss`,
     `cross_entropy`, the method's terms before weighting, and `vote_accuracy`.
 
-    A method is a subclass that overrides `terms`, and `forward_member` if its terms need more
-    than logits.
+    A method is a subclass that overrides `terms`, `forward_member` if its terms need more than
+    logits, and `craft` if the cross-entropy is to see other images than those of the batch.
 
     Args:
         members: At least two different functional Keras classifiers of the same input and number
             of classes, each from pixels in [0, 1] to logits.
         accuracy_weight: Weight of the cross-entropy.
         member_reduction: How the members' cross-entropies become one: "sum" or "mean".
+        adversarial_training: How to make the adversarial examples that the cross-entropy sees
+            instead of the images: an `AdversarialTraining`, its attributes as a mapping, or None
+            for none. The method's own terms stay on the images as they are.
+        seed: Decides, with the number of the step, what is drawn while training.
         term_weights: Weight of each term of the method, by name. For subclasses.
+        reported: Names of what `terms` returns only to be shown. For subclasses.
         name: Name of the model.
 
     Raises:
@@ -61,28 +50,41 @@ class Ensemble(keras.Model):
     Source: PARL, arXiv 2112.04948, section 4.2 (the loss without its second term).
     """
 
+    uses_partners: ClassVar[bool] = False
+    """Whether `craft` can take a second, independent batch of images beside the first."""
+
     def __init__(
         self,
         members: Sequence[keras.Model],
         *,
         accuracy_weight: float = 1.0,
         member_reduction: str = "sum",
+        adversarial_training: AdversarialTraining | Mapping[str, Any] | None = None,
+        seed: int = 0,
         term_weights: Mapping[str, float] | None = None,
+        reported: Sequence[str] = (),
         name: str | None = None,
     ) -> None:
         members = list(members)
         check_members(members)
         check_choice("member_reduction", member_reduction, ("sum", "mean"))
+        check_seed(seed)
         weights = {"accuracy_weight": accuracy_weight, **(term_weights or {})}
         if not all(math.isfinite(weight) for weight in weights.values()):
             raise InputError(f"Expected finite weights. Received: {weights}.")
+        if isinstance(adversarial_training, Mapping):
+            adversarial_training = AdversarialTraining(**adversarial_training)
         super().__init__(name=name)
         self.members = members
         self.accuracy_weight = float(accuracy_weight)
         self.member_reduction = member_reduction
+        self.adversarial_training = adversarial_training
+        self.seed = seed
         self.term_weights = dict(term_weights or {})
         self.cross_entropy_tracker = keras.metrics.Mean(name="cross_entropy")
-        self.term_trackers = [keras.metrics.Mean(name=term) for term in self.term_weights]
+        self.term_trackers = [
+            keras.metrics.Mean(name=term) for term in (*self.term_weights, *reported)
+        ]
         self.vote_tracker = keras.metrics.Mean(name="vote_accuracy")
         # The members are built and there is nothing else to build; without this, a model trained
         # by `train_step` alone would lose its optimizer state when saved.
@@ -144,17 +146,87 @@ class Ensemble(keras.Model):
         """
         return self.members[index](inputs, training=training), []
 
+    def watched(self) -> list[Any]:
+        """Further tensors or variables with respect to which `terms` takes gradients."""
+        return []
+
     def terms(self, forward: ForwardPass) -> dict[str, tf.Tensor]:
         """The method's additions to the loss, as scalars before weighting.
 
         Args:
             forward: The pass over the batch. Gradients with respect to its inputs come from its
-                tape, and are differentiable.
+                tape, and are differentiable. A method without `term_weights` that crafts its
+                images gets the pass over these, and no gradients.
 
         Returns:
-            A scalar for each name in `term_weights`.
+            A scalar for each name in `term_weights` and `reported`.
         """
         return {}
+
+    def craft(
+        self, images: tf.Tensor, labels: tf.Tensor, partners: tf.Tensor | None
+    ) -> list[list[tf.Tensor]] | None:
+        """Makes what the cross-entropy sees in a training step, before anything is recorded.
+
+        Args:
+            images: Tensor (batch, height, width, channels), pixels in [0, 1].
+            labels: The labels as they were given to `fit`.
+            partners: Images of an independent batch, if `fit` was given pairs, else None.
+
+        Returns:
+            For each member its batches of images, constants that go with `labels`; its
+            cross-entropy is their sum. None for the images as they are.
+        """
+        if self.adversarial_training is None:
+            return None
+        examples = self.adversarial_training.examples(
+            self.members,
+            lambda logits: self.example_losses(labels, logits),
+            images,
+            self.step_seed("adversarial training"),
+        )
+        return [[batch] for batch in examples]
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Called by `fit` when one of its epochs begins; they count from 0 to `epochs` - 1."""
+
+    def step_seed(self, purpose: str) -> tf.Tensor:
+        """Seed for a draw of one training step.
+
+        It follows from the ensemble's seed, the purpose and the number of the step, so a run that
+        was interrupted draws on as if it had not been.
+
+        Args:
+            purpose: What is drawn; other purposes get other seeds.
+
+        Returns:
+            int32 tensor (2,), for `crafting.uniform`.
+        """
+        seed = tf.constant([self.seed, zlib.crc32(purpose.encode()) & 0x7FFFFFFF], tf.int32)
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        for part in (self.optimizer.iterations, replica):
+            seed = tf.random.fold_in(seed, tf.cast(part, tf.int32), alg="philox")
+        return seed
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: str | int = "auto",
+        callbacks: Any = None,
+        **options: Any,
+    ) -> keras.callbacks.History:
+        """Keras's `fit`, which also tells the method when an epoch begins."""
+        hook = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: self.begin_epoch(epoch, epochs)
+        )
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks.append(hook)
+        else:
+            callbacks = [hook, callbacks or []]
+        return super().fit(x, y, batch_size, epochs, verbose, callbacks, **options)
 
     def make_train_function(self, force: bool = False) -> Any:
         """Makes the graph of `train_step`, after the optimizer's variables.
@@ -169,9 +241,10 @@ class Ensemble(keras.Model):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step of the optimizer on one batch."""
-        inputs, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        images, labels, sample_weight, partners = self._unpack(data)
+        views = self.craft(images, labels, partners)
         with tf.GradientTape() as tape:
-            loss, forward, terms = self._objective(inputs, labels, sample_weight, training=True)
+            loss, forward, terms = self._objective(images, labels, sample_weight, views, True)
             # Under a strategy replicas' gradients are added up, so each brings its share.
             share = loss / tf.distribute.get_strategy().num_replicas_in_sync
             scaled = self.optimizer.scale_loss(share)
@@ -180,29 +253,53 @@ class Ensemble(keras.Model):
         return self._update_metrics(forward, sample_weight, loss, terms)
 
     def test_step(self, data: Any) -> dict[str, Any]:
-        """The same loss and metrics on one batch, members in inference mode."""
-        inputs, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        loss, forward, terms = self._objective(inputs, labels, sample_weight, training=False)
+        """The same loss and metrics on one batch as it is, members in inference mode."""
+        images, labels, sample_weight, _ = self._unpack(data)
+        loss, forward, terms = self._objective(images, labels, sample_weight, None, False)
         return self._update_metrics(forward, sample_weight, loss, terms)
 
-    def _objective(self, inputs, labels, sample_weight, training):
-        """Loss, the pass it came from, and the method's terms."""
+    def _unpack(self, data):
+        """Images, labels, sample weights and partners of a batch, the images checked."""
+        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        partners = None
+        if isinstance(images, tuple | list):
+            if not self.uses_partners or len(images) != 2:
+                raise InputError(
+                    f"Expected batches of images and labels. Received: {len(images)} parts where "
+                    "the images should be."
+                )
+            images, partners = (checked_pixels(part) for part in images)
+        else:
+            images = checked_pixels(images)
+        return images, tf.convert_to_tensor(labels), sample_weight, partners
+
+    def _objective(self, images, labels, sample_weight, views, training):
+        """Loss, the pass that the method's terms are about, and these terms."""
         loss_of = self._logits_loss()
-        inputs, labels = tf.convert_to_tensor(inputs), tf.convert_to_tensor(labels)
-        if not inputs.dtype.is_floating:
-            raise InputError(f"Expected float pixels in [0, 1]. Received: {inputs.dtype.name}.")
-        # XLA leaves assertions out; NaN fails both comparisons. Resized images may round past 1.
-        inside = tf.reduce_all((inputs > -1e-3) & (inputs < 1 + 1e-3))
-        tf.debugging.Assert(inside, ["Expected finite pixels in [0, 1]."])
-        logits, layers, cross_entropies = [], [], []
+        # What was crafted is for the cross-entropy; terms, if any, need a pass over the images.
+        separate = views is not None and bool(self.term_weights)
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-            tape.watch(inputs)
-            for index in range(len(self.members)):
-                member_logits, member_layers = self.forward_member(index, inputs, training)
-                logits.append(member_logits)
-                layers.append(member_layers)
-                cross_entropies.append(loss_of(labels, member_logits, sample_weight))
-        forward = ForwardPass(inputs, labels, logits, layers, cross_entropies, tape)
+            if views is None or separate:
+                for source in (images, *self.watched()):
+                    tape.watch(source)
+                indices = range(len(self.members))
+                passes = [self.forward_member(index, images, training) for index in indices]
+            else:
+                passes = [
+                    (member(own[0], training=training), [])
+                    for member, own in zip(self.members, views, strict=True)
+                ]
+            logits = [widened(member_logits) for member_logits, _ in passes]
+            losses = [self.example_losses(labels, member_logits) for member_logits in logits]
+        layers = [member_layers for _, member_layers in passes]
+        classes = class_numbers(labels, self.num_classes)
+        forward = ForwardPass(images, labels, classes, logits, layers, losses, tape, training)
+        cross_entropies = []
+        for index, member in enumerate(self.members):
+            answers = [] if separate else [logits[index]]
+            for view in views[index][len(answers) :] if views else []:
+                answers.append(widened(member(view, training=training)))
+            cross_entropies += [loss_of(labels, answer, sample_weight) for answer in answers]
         cross_entropy = tf.add_n(cross_entropies)
         if self.member_reduction == "mean":
             cross_entropy /= len(self.members)
@@ -213,6 +310,20 @@ class Ensemble(keras.Model):
         for regularization in self.losses:
             loss += tf.cast(regularization, loss.dtype)
         return loss, forward, terms
+
+    def example_losses(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        """The compiled loss of each example, before any weighting.
+
+        Args:
+            labels: As they were given to `fit`.
+            logits: Tensor (batch, classes).
+
+        Returns:
+            Tensor (batch,), of at least float32.
+        """
+        logits = widened(logits)
+        labels = tf.cast(labels, logits.dtype) if labels.dtype.is_floating else labels
+        return tf.reshape(self._logits_loss().call(labels, logits), (-1,))
 
     def _logits_loss(self) -> keras.losses.Loss:
         """The loss given to `compile`, if it takes logits."""
@@ -230,10 +341,7 @@ class Ensemble(keras.Model):
         """Updates every metric with one batch and returns their current values."""
         count = tf.shape(forward.inputs)[0]
         winners = majority_vote(forward.logits).labels
-        labels = forward.labels
-        if labels.shape.rank == 2 and labels.shape[-1] == self.num_classes:  # one-hot
-            labels = tf.argmax(labels, axis=-1)
-        correct = tf.equal(winners, tf.cast(tf.reshape(labels, (-1,)), winners.dtype))
+        correct = tf.equal(winners, forward.classes)
         self.vote_tracker.update_state(correct)
         for tracker in (self.cross_entropy_tracker, *self.term_trackers):
             tracker.update_state(terms[tracker.name], sample_weight=count)
@@ -247,6 +355,10 @@ class Ensemble(keras.Model):
             "members": [keras.saving.serialize_keras_object(member) for member in self.members],
             "accuracy_weight": self.accuracy_weight,
             "member_reduction": self.member_reduction,
+            "adversarial_training": (
+                self.adversarial_training and dataclasses.asdict(self.adversarial_training)
+            ),
+            "seed": self.seed,
             "name": self.name,
         }
 

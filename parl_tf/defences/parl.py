@@ -6,7 +6,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from parl_tf.defences.base import Ensemble, ForwardPass
+from parl_tf.defences.base import Ensemble
+from parl_tf.defences.forward import ForwardPass
 from parl_tf.exposure import layer_outputs
 from parl_tf.gradients import pairwise_cosine, summed_gradients
 from parl_tf.registry import check_choice
@@ -21,12 +22,12 @@ class PARL(Ensemble):
     The penalty is the cosine similarity of every two members' input gradients, one gradient for
     each of their first layers (of the layer's summed output), added up over layers and pairs and
     averaged over examples. With N members and K layers it lies in
-    [-K * N / 2, K * N * (N - 1) / 2]: near the lower end it is saturated and drives nothing.
+    [-K * N / 2, K * N * (N - 1) / 2]: near the lower end it is saturated and drives nothing. Each
+    layer's part is reported as `penalty_1` to `penalty_K`.
 
     Args:
         members: As for `Ensemble`. Their convolutions are found in their graphs.
         num_layers: K, how many layers are compared.
-        accuracy_weight: Weight of the cross-entropy (gamma 1).
         diversity_weight: Weight of the penalty (gamma 2).
         tap: What is compared: "activation", the activation behind each convolution, or
             "convolution", its raw output. The penalty is blind on raw outputs: a network and its
@@ -36,8 +37,7 @@ class PARL(Ensemble):
         layer_reduction: How layers are put together: "sum" or "mean".
         cosine: What is penalised: the "signed" cosine, its "absolute" value or its "positive"
             part.
-        member_reduction: How the members' cross-entropies are put together: "sum" or "mean".
-        name: Name of the model.
+        **options: As for `Ensemble`; `accuracy_weight` is the paper's gamma 1.
 
     Raises:
         InputError: What `Ensemble` and `expose_layers` refuse, or an unknown choice.
@@ -51,24 +51,21 @@ class PARL(Ensemble):
         members: Sequence[keras.Model],
         *,
         num_layers: int = 7,
-        accuracy_weight: float = 1.0,
         diversity_weight: float = 0.5,
         tap: str = "activation",
         penalty_batch_norm: str = "moving",
         layer_reduction: str = "sum",
         cosine: str = "signed",
-        member_reduction: str = "sum",
-        name: str | None = None,
+        **options: Any,
     ) -> None:
         check_choice("penalty_batch_norm", penalty_batch_norm, ("moving", "batch"))
         check_choice("layer_reduction", layer_reduction, ("sum", "mean"))
         check_choice("cosine", cosine, _COSINES)
         super().__init__(
             members,
-            accuracy_weight=accuracy_weight,
-            member_reduction=member_reduction,
             term_weights={"penalty": float(diversity_weight)},
-            name=name,
+            reported=[f"penalty_{layer}" for layer in range(1, num_layers + 1)],
+            **options,
         )
         self.num_layers = num_layers
         self.tap = tap
@@ -102,7 +99,7 @@ class PARL(Ensemble):
         return self.members[index](inputs, training=training), keras.tree.flatten(layers)
 
     def terms(self, forward: ForwardPass) -> dict[str, tf.Tensor]:
-        """The penalty."""
+        """The penalty, and each layer's part of it."""
         # Each gradient is computed once and then shared by all pairs of its member.
         gradients = [
             summed_gradients(forward.tape, layers, forward.inputs) for layers in forward.layers
@@ -113,7 +110,8 @@ class PARL(Ensemble):
             for members in zip(*gradients, strict=True)
         ]
         reduce = tf.reduce_sum if self.layer_reduction == "sum" else tf.reduce_mean
-        return {"penalty": reduce(tf.stack(penalties))}
+        layers = {f"penalty_{layer}": value for layer, value in enumerate(penalties, start=1)}
+        return {"penalty": reduce(tf.stack(penalties)), **layers}
 
     def get_config(self) -> dict[str, Any]:
         """Members and arguments."""

@@ -1,0 +1,95 @@
+"""Adversarial training, which composes with every method."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import keras
+import tensorflow as tf
+
+from parl_tf.defences.crafting import ascend, kept_state, random_start
+from parl_tf.errors import InputError
+from parl_tf.fusion import log_mean_probability
+from parl_tf.registry import check_choice
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdversarialTraining:
+    """How the examples that the cross-entropy sees instead of the clean images are made: PGD.
+
+    Attributes:
+        epsilon: Radius of the L-infinity ball, in pixel units of [0, 1].
+        step_size: Size of a step, in pixel units, at most epsilon.
+        num_steps: Number of steps from a uniform random start.
+        against: What they are made against: each of the "members" its own, or the "ensemble" the
+            same for all.
+        batch_norm: Statistics of batch normalisation meanwhile: "moving", or those of the "batch".
+
+    Raises:
+        InputError: A value outside of these.
+
+    Source: Madry et al. 2018, arXiv 1706.06083, section 4.
+    """
+
+    epsilon: float = 8 / 255
+    step_size: float = 2 / 255
+    num_steps: int = 10
+    against: str = "members"
+    batch_norm: str = "moving"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.epsilon <= 1:
+            raise InputError(f"Expected epsilon in (0, 1]. Received: {self.epsilon}.")
+        if not 0 < self.step_size <= self.epsilon:
+            raise InputError(
+                f"Expected a step_size in (0, epsilon], epsilon being {self.epsilon}. "
+                f"Received: {self.step_size}."
+            )
+        if self.num_steps < 1:
+            raise InputError(f"Expected num_steps of at least 1. Received: {self.num_steps}.")
+        check_choice("against", self.against, ("members", "ensemble"))
+        check_choice("batch_norm", self.batch_norm, ("moving", "batch"))
+
+    def examples(
+        self,
+        members: Sequence[keras.Model],
+        losses_of: Callable[[tf.Tensor], tf.Tensor],
+        images: tf.Tensor,
+        seed: tf.Tensor,
+    ) -> list[tf.Tensor]:
+        """Makes one batch of adversarial examples a member.
+
+        Args:
+            members: The classifiers.
+            losses_of: From logits (batch, classes) to each example's loss (batch,).
+            images: Tensor (batch, height, width, channels), pixels in [0, 1].
+            seed: int32 tensor (2,), of the random starts.
+
+        Returns:
+            For each member a tensor of the shape of `images`, a constant.
+        """
+        training = self.batch_norm == "batch"
+
+        def attack(models, model_seed):
+            def objective(adversarial):
+                answers = [model(adversarial, training=training) for model in models]
+                logits = answers[0] if len(answers) == 1 else log_mean_probability(answers)
+                return tf.reduce_sum(losses_of(logits))
+
+            start = random_start(images, self.epsilon, model_seed)
+            return ascend(
+                objective,
+                start,
+                images,
+                epsilon=self.epsilon,
+                step_size=self.step_size,
+                num_steps=self.num_steps,
+            )
+
+        with kept_state(members) if training else contextlib.nullcontext():
+            if self.against == "ensemble":
+                return [attack(members, seed)] * len(members)
+            return [
+                attack([member], tf.random.fold_in(seed, index, alg="philox"))
+                for index, member in enumerate(members)
+            ]

@@ -1,0 +1,100 @@
+"""Images made for a training step: constants, which leave no trace in the members."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+import keras
+import tensorflow as tf
+
+from parl_tf.gradients import project
+
+
+def ascend(
+    objective: Callable[[tf.Tensor], tf.Tensor],
+    start: tf.Tensor,
+    centers: tf.Tensor,
+    *,
+    epsilon: tf.Tensor | float,
+    step_size: tf.Tensor | float,
+    num_steps: int,
+    decay_factor: float = 0.0,
+) -> tf.Tensor:
+    """Follows the sign of a gradient upwards, inside L-infinity balls and [0, 1].
+
+    Args:
+        objective: From images (batch, height, width, channels) to a scalar, the sum of a value of
+            each example. Traced once, whatever `num_steps` is.
+        start: The images to begin at.
+        centers: The centres of the balls, of the shape of `start`, pixels in [0, 1].
+        epsilon: Radius of the balls, in pixel units.
+        step_size: Size of a step, in pixel units.
+        num_steps: Number of steps.
+        decay_factor: What is kept of the gradients of earlier steps, each example's divided by
+            its L1 norm. 0 for none.
+
+    Returns:
+        Tensor of the shape of `start`, through which no gradient flows.
+
+    Source: Dong et al. 2018, arXiv 1710.06081 (momentum); without it Madry et al. 2018,
+    arXiv 1706.06083.
+    """
+
+    def step(images, momentum):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(images)
+            value = objective(images)
+        gradient = tape.gradient(value, images)
+        axes = list(range(1, gradient.shape.rank))
+        norm = tf.reduce_sum(tf.abs(gradient), axis=axes, keepdims=True)
+        momentum = decay_factor * momentum + tf.math.divide_no_nan(gradient, norm)
+        moved = project(images + step_size * tf.sign(momentum), centers, epsilon)
+        return tf.ensure_shape(moved, start.shape), momentum
+
+    images, _ = tf.while_loop(
+        lambda *_: True, step, (start, tf.zeros_like(start)), maximum_iterations=num_steps
+    )
+    return tf.stop_gradient(images)
+
+
+def uniform(shape: tf.Tensor, seed: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Draws uniformly from [0, 1), the same with and without XLA.
+
+    TensorFlow's own draw of floating-point numbers is another one under XLA, of integers not.
+
+    Args:
+        shape: Shape of the result.
+        seed: int32 tensor (2,).
+        dtype: Floating-point type of the result, whose values are multiples of 2**-24.
+    """
+    bits = tf.random.stateless_uniform(
+        shape, seed, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
+    )
+    return tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), dtype) * 2.0**-24
+
+
+def random_start(centers: tf.Tensor, epsilon: tf.Tensor | float, seed: tf.Tensor) -> tf.Tensor:
+    """Draws uniformly from L-infinity balls, clipped to [0, 1].
+
+    Args:
+        centers: Tensor (batch, height, width, channels), pixels in [0, 1].
+        epsilon: Radius of the balls, in pixel units.
+        seed: int32 tensor (2,).
+
+    Returns:
+        Tensor of the shape of `centers`.
+    """
+    noise = 2 * uniform(tf.shape(centers), seed, centers.dtype) - 1
+    return project(centers + epsilon * noise, centers, epsilon)
+
+
+@contextlib.contextmanager
+def kept_state(models: Sequence[keras.Model]) -> Iterator[None]:
+    """Puts back, at the end, what passes in training mode change without an optimizer.
+
+    These are the moving statistics of batch normalisation and the states of random layers.
+    """
+    variables = [variable for model in models for variable in model.non_trainable_variables]
+    values = [tf.identity(variable.value) for variable in variables]
+    yield
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)

@@ -1,0 +1,161 @@
+"""DVERGE: members trained on each other's non-robust features."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from parl_tf.defences.base import Ensemble
+from parl_tf.defences.crafting import ascend, kept_state, uniform
+from parl_tf.defences.forward import widened
+from parl_tf.errors import InputError
+from parl_tf.exposure import distillation_outputs
+from parl_tf.registry import check_choice
+
+
+@keras.saving.register_keras_serializable(package="parl_tf")
+class DVERGE(Ensemble):
+    """Diversifying vulnerabilities.
+
+    In each step every member makes, near each image and from the member's own features, an image
+    that it sees as another one, its partner; all other members learn to classify it as the image
+    that it was. There is no cross-entropy of the images themselves. Which layer's features are
+    meant is drawn for each epoch from (seed, epoch), the same for all members, and reported as
+    `layer`: convolutions count from 1, the last number means the logits.
+
+    Members begin from those of a trained unprotected ensemble. Partners come from an independent
+    batch if `fit` is given pairs (`parl_tf.paired_batches`), else from a permutation of the same
+    batch. Validation is of the images as they are.
+
+    Args:
+        members: As for `Ensemble`. With members of different depth, layers are drawn from those
+            that all have.
+        epsilon: Radius of the L-infinity ball around an image, in pixel units of [0, 1].
+        step_size: Size of a step, in pixel units.
+        num_steps: Number of steps.
+        decay_factor: What each step keeps of earlier gradients.
+        distillation_batch_norm: Statistics of batch normalisation meanwhile: those of the
+            "batch", which the step then leaves as they were, or "moving".
+        **options: As for `Ensemble`. With adversarial training each member also learns its
+            adversarial examples.
+
+    Raises:
+        InputError: What `Ensemble` refuses, or an argument outside its values.
+
+    Source: Yang et al. 2020, arXiv 2009.14720, equations 2 to 4.
+    """
+
+    uses_partners: ClassVar[bool] = True
+    train_function: Any  # Keras's
+
+    def __init__(
+        self,
+        members: Sequence[keras.Model],
+        *,
+        epsilon: float = 0.07,
+        step_size: float = 0.007,
+        num_steps: int = 10,
+        decay_factor: float = 1.0,
+        distillation_batch_norm: str = "batch",
+        **options: Any,
+    ) -> None:
+        if not 0 < epsilon <= 1:
+            raise InputError(f"Expected epsilon in (0, 1]. Received: {epsilon}.")
+        if not 0 < step_size <= epsilon:
+            raise InputError(
+                f"Expected step_size in (0, epsilon], epsilon being {epsilon}. "
+                f"Received: {step_size}."
+            )
+        if num_steps < 1:
+            raise InputError(f"Expected num_steps of at least 1. Received: {num_steps}.")
+        check_choice("distillation_batch_norm", distillation_batch_norm, ("batch", "moving"))
+        super().__init__(members, reported=["layer"], **options)
+        self.epsilon = epsilon
+        self.step_size = step_size
+        self.num_steps = num_steps
+        self.decay_factor = decay_factor
+        self.distillation_batch_norm = distillation_batch_norm
+        outputs = [distillation_outputs(member) for member in self.members]
+        self.num_layers = min(len(layers) for layers in outputs)
+        self._outputs = tuple((*layers[: self.num_layers - 1], layers[-1]) for layers in outputs)
+        self._layer = self.layer_of_epoch(0)
+        self._reported_layer = tf.Variable(self._layer, trainable=False, dtype=tf.float32)
+        self._train_functions: dict[int, Callable] = {}
+
+    def layer_of_epoch(self, epoch: int) -> int:
+        """The layer whose features are distilled in an epoch, from 1 to `num_layers`."""
+        return int(np.random.default_rng((self.seed, epoch)).integers(1, self.num_layers + 1))
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Changes the layer."""
+        self._layer = self.layer_of_epoch(epoch)
+        self._reported_layer.assign(self._layer)
+        self.make_train_function()
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Makes the graph of `train_step` for the epoch's layer, or takes the one made before.
+
+        The layer is part of the graph: only the network up to it is run.
+        """
+        if force or self.train_function is None:  # as it is after `compile`
+            self._train_functions.clear()
+        if self._layer not in self._train_functions:
+            super().make_train_function(force=True)
+            self._train_functions[self._layer] = self.train_function
+        self.train_function = self._train_functions[self._layer]
+        return self.train_function
+
+    def craft(
+        self, images: tf.Tensor, labels: tf.Tensor, partners: tf.Tensor | None
+    ) -> list[list[tf.Tensor]]:
+        """For each member the images that the other members made."""
+        if partners is None:
+            seed = self.step_seed("partners")
+            order = tf.argsort(uniform(tf.shape(images)[:1], seed, tf.float32))
+            partners = tf.gather(images, order)
+        training = self.distillation_batch_norm == "batch"
+        with kept_state(self.members) if training else contextlib.nullcontext():
+            made = [
+                self._distil(index, images, partners, training)
+                for index in range(len(self.members))
+            ]
+        views = [made[:index] + made[index + 1 :] for index in range(len(self.members))]
+        adversarial = super().craft(images, labels, None) or [[] for _ in self.members]
+        return [own + extra for own, extra in zip(views, adversarial, strict=True)]
+
+    def _distil(self, index, images, partners, training):
+        """Images near `images` that a member sees as `partners`, in the epoch's layer."""
+        output = self._outputs[index][self._layer - 1]
+        features = keras.Model(self.members[index].inputs, output)
+        target = widened(features(partners, training=training))
+
+        def closeness(points):
+            return -tf.reduce_sum(tf.square(widened(features(points, training=training)) - target))
+
+        return ascend(
+            closeness,
+            images,
+            images,
+            epsilon=self.epsilon,
+            step_size=self.step_size,
+            num_steps=self.num_steps,
+            decay_factor=self.decay_factor,
+        )
+
+    def terms(self, forward: Any) -> dict[str, tf.Tensor]:
+        """Nothing to add to the loss; the epoch's layer, to be shown."""
+        return {"layer": tf.identity(self._reported_layer)}
+
+    def get_config(self) -> dict[str, Any]:
+        """Members and arguments."""
+        return {
+            **super().get_config(),
+            "epsilon": self.epsilon,
+            "step_size": self.step_size,
+            "num_steps": self.num_steps,
+            "decay_factor": self.decay_factor,
+            "distillation_batch_norm": self.distillation_batch_norm,
+        }

@@ -1,0 +1,63 @@
+"""What a method's terms get: one pass of all members over a batch."""
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from parl_tf.errors import InputError
+from parl_tf.gradients import summed_gradients
+
+
+class ForwardPass(NamedTuple):
+    """What one pass of all members over a batch left behind, for a method's terms.
+
+    Attributes:
+        inputs: Tensor (batch, height, width, channels), pixels in [0, 1].
+        labels: The labels as they were given to `fit`.
+        classes: int64 tensor (batch,), the same as numbers of classes.
+        logits: One tensor (batch, classes) a member, at least float32.
+        layers: For each member, the outputs that its `forward_member` returned beside logits.
+        example_losses: One tensor (batch,) a member, the compiled loss of each example.
+        tape: Persistent tape that watched `inputs` throughout, no longer recording.
+        training: Whether members were in training mode.
+    """
+
+    inputs: tf.Tensor
+    labels: tf.Tensor
+    classes: tf.Tensor
+    logits: list[tf.Tensor]
+    layers: list[list[tf.Tensor]]
+    example_losses: list[tf.Tensor]
+    tape: tf.GradientTape
+    training: bool
+
+    def loss_gradients(self) -> list[tf.Tensor]:
+        """For each member the gradient of each example's own loss, of the shape of `inputs`."""
+        return summed_gradients(self.tape, self.example_losses, self.inputs)
+
+
+def checked_pixels(images: Any) -> tf.Tensor:
+    """Images as a tensor, with an assertion in the graph that pixels are in [0, 1].
+
+    Raises:
+        InputError: Pixels that are not floating-point numbers.
+    """
+    images = tf.convert_to_tensor(images)
+    if not images.dtype.is_floating:
+        raise InputError(f"Expected float pixels in [0, 1]. Received: {images.dtype.name}.")
+    # XLA leaves assertions out; NaN fails both comparisons. Resized images may round past 1.
+    inside = tf.reduce_all((images > -1e-3) & (images < 1 + 1e-3))
+    tf.debugging.Assert(inside, ["Expected finite pixels in [0, 1]."])
+    return images
+
+
+def class_numbers(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
+    """Labels as int64 (batch,), whether they were numbers or one-hot."""
+    if labels.shape.rank == 2 and labels.shape[-1] == num_classes:
+        return tf.argmax(labels, axis=-1)
+    return tf.cast(tf.reshape(labels, (-1,)), tf.int64)
+
+
+def widened(logits: tf.Tensor) -> tf.Tensor:
+    """Logits of at least float32."""
+    return tf.cast(logits, tf.float32) if logits.dtype.size < 4 else logits

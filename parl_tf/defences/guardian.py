@@ -1,0 +1,144 @@
+"""Guardian: members whose first layers respond differently to their kernels and to images."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from parl_tf.defences.base import Ensemble
+from parl_tf.defences.forward import ForwardPass
+from parl_tf.errors import InputError
+from parl_tf.exposure import expose_layers, main_convolutions
+from parl_tf.gradients import pairwise_cosine
+
+
+@keras.saving.register_keras_serializable(package="parl_tf")
+class Guardian(Ensemble):
+    """The ensemble of PARL's successor.
+
+    The penalty is the product of two sums over K layers and pairs of members, divided by K. One
+    is of the cosines of their weight gradients, that of layer k being the gradient of its summed
+    output with respect to the kernels of convolutions 1 to k (reported as `kernel_cosine`). The
+    other is of the correlations, across the batch, of their units' outputs, the mean over a
+    layer's units (reported as `output_correlation`).
+
+    Its authors train it on networks without batch normalisation after the stem
+    (`resnet20(..., stem_batch_norm=False)`).
+
+    Args:
+        members: As for `Ensemble`. Their convolutions are found in their graphs; the first K have
+            kernels of the same shapes in all members.
+        num_layers: K, how many layers are compared.
+        diversity_weight: Weight of the penalty (gamma).
+        tap: What is compared: "convolution", a convolution's raw output, or "activation", the
+            activation behind it. On raw outputs a network and its copy with negated channels, the
+            same function, look different to the penalty.
+        member_reduction: As for `Ensemble`.
+        **options: As for `Ensemble`.
+
+    Raises:
+        InputError: What `Ensemble` and `expose_layers` refuse, or kernels of other shapes.
+
+    Source: arXiv 2112.04948 v2 (WACV 2025), section 3.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[keras.Model],
+        *,
+        num_layers: int = 5,
+        diversity_weight: float = 0.25,
+        tap: str = "convolution",
+        member_reduction: str = "mean",
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            members,
+            member_reduction=member_reduction,
+            term_weights={"penalty": float(diversity_weight)},
+            reported=["kernel_cosine", "output_correlation"],
+            **options,
+        )
+        self.num_layers = num_layers
+        self.tap = tap
+        # As bound methods these are neither saved nor counted beside the members.
+        self._exposed = tuple(
+            expose_layers(member, num_layers, tap=tap).__call__ for member in self.members
+        )
+        shapes = [
+            [[tuple(kernel.shape) for kernel in layer] for layer in self._kernels(member)]
+            for member in self.members
+        ]
+        if any(shape != shapes[0] for shape in shapes):
+            raise InputError(
+                f"Expected members whose first {num_layers} convolutions have kernels of the same "
+                f"shapes. Received: {shapes}."
+            )
+
+    def _kernels(self, member):
+        """For each compared layer the kernels of its convolution."""
+        layers = main_convolutions(member, self.num_layers)
+        return [[weight for weight in layer.weights if len(weight.shape) > 1] for layer in layers]
+
+    def watched(self) -> list[Any]:
+        """The kernels."""
+        return [k.value for m in self.members for layer in self._kernels(m) for k in layer]
+
+    def forward_member(
+        self, index: int, inputs: tf.Tensor, training: bool
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Logits, and the outputs of the layers to compare."""
+        logits, *layers = self._exposed[index](inputs, training=training)
+        return logits, layers
+
+    def terms(self, forward: ForwardPass) -> dict[str, tf.Tensor]:
+        """The penalty and its two factors."""
+        gradients = [
+            self._kernel_gradients(forward.tape, member, layers)
+            for member, layers in zip(self.members, forward.layers, strict=True)
+        ]
+        cosine = tf.add_n(
+            [tf.reduce_sum(pairwise_cosine(layer)) for layer in zip(*gradients, strict=True)]
+        )
+        correlation = tf.add_n([_correlation(layer) for layer in zip(*forward.layers, strict=True)])
+        return {
+            "penalty": cosine * correlation / self.num_layers,
+            "kernel_cosine": cosine,
+            "output_correlation": correlation,
+        }
+
+    def _kernel_gradients(self, tape, member, layers):
+        """A member's gradient for each layer, as a batch of one long vector."""
+        kernels = self._kernels(member)
+        gradients = []
+        for index, output in enumerate(layers):
+            sources = [kernel.value for layer in kernels[: index + 1] for kernel in layer]
+            parts = tape.gradient(
+                output, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO
+            )
+            gradients.append(tf.concat([tf.reshape(part, (1, -1)) for part in parts], axis=1))
+        return gradients
+
+    def get_config(self) -> dict[str, Any]:
+        """Members and arguments."""
+        return {
+            **super().get_config(),
+            "num_layers": self.num_layers,
+            "diversity_weight": self.term_weights["penalty"],
+            "tap": self.tap,
+        }
+
+
+def _correlation(outputs: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Sum over pairs of the mean over units of Pearson's correlation across the batch.
+
+    It is the cosine of what is left of a unit's outputs without their mean; a unit that does not
+    vary has correlation 0.
+    """
+    centered = []
+    for output in outputs:
+        output = tf.cast(output, tf.float32) if output.dtype.size < 4 else output
+        units = tf.transpose(tf.reshape(output, (tf.shape(output)[0], -1)))
+        centered.append(units - tf.reduce_mean(units, axis=1, keepdims=True))
+    return tf.reduce_sum(tf.reduce_mean(pairwise_cosine(centered), axis=0))
