@@ -15,24 +15,41 @@ if os.path.basename(sys.argv[0] if sys.argv else "").removesuffix(".exe") not in
     from parl_tf.attacks.fgsm import FGSM
     from parl_tf.attacks.mim import MIM
     from parl_tf.attacks.pgd import PGD
-    from parl_tf.augmentation import training_batches
+    from parl_tf.augmentation import paired_batches, training_batches
     from parl_tf.data import load_dataset
+    from parl_tf.defences.adp import ADP
+    from parl_tf.defences.adversarial_training import AdversarialTraining
     from parl_tf.defences.base import Ensemble
+    from parl_tf.defences.dverge import DVERGE
+    from parl_tf.defences.gal import GAL
+    from parl_tf.defences.guardian import Guardian
     from parl_tf.defences.parl import PARL
+    from parl_tf.defences.trs import TRS
+    from parl_tf.diversity import DiversityDiagnostics
     from parl_tf.evaluation import evaluate_robustness
     from parl_tf.exposure import expose_layers
     from parl_tf.models.resnet import resnet20
+    from parl_tf.models.wide_resnet import wide_resnet
 
     __all__ = [
+        "ADP",
         "BIM",
+        "DVERGE",
         "FGSM",
+        "GAL",
         "MIM",
         "PARL",
         "PGD",
+        "TRS",
+        "AdversarialTraining",
+        "DiversityDiagnostics",
         "Ensemble",
+        "Guardian",
         "evaluate_robustness",
         "expose_layers",
         "load_dataset",
+        "paired_batches",
         "resnet20",
         "training_batches",
+        "wide_resnet",
     ]

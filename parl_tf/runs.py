@@ -52,7 +52,7 @@ def begin_run(folder: str | os.PathLike, config: Mapping[str, Any]) -> pathlib.P
 def check_can_begin(folder: str | os.PathLike) -> None:
     """Raises unless a run can begin in `folder`; errors are those of `begin_run`."""
     folder = pathlib.Path(folder)
-    if (folder / MODEL).exists():
+    if is_finished(folder):
         raise ExistingRunError(
             f"{folder} already holds a finished run. Expected a new folder; nothing was changed."
         )
@@ -63,6 +63,11 @@ def check_can_begin(folder: str | os.PathLike) -> None:
             f"{folder} holds something that is not a run. Expected a new or empty folder; nothing "
             "was changed."
         )
+
+
+def is_finished(folder: str | os.PathLike) -> bool:
+    """Whether a folder holds a finished run."""
+    return (pathlib.Path(folder) / MODEL).exists()
 
 
 def _is_run(folder: pathlib.Path) -> bool:

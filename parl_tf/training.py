@@ -1,6 +1,7 @@
 """From a recipe to a trained ensemble in a run folder."""
 
 import dataclasses
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,53 +10,48 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from parl_tf.augmentation import training_batches
+from parl_tf.augmentation import paired_batches, training_batches
 from parl_tf.data import MIRRORED_DATASETS, PIXEL_STATISTICS, Dataset, Split
 from parl_tf.defences import METHODS
 from parl_tf.defences.base import Ensemble
-from parl_tf.errors import DivergedError, InputError
-from parl_tf.models.resnet import resnet20
-from parl_tf.runs import HISTORY, begin_run, check_can_begin, finish_run, versions
+from parl_tf.diversity import DiversityDiagnostics
+from parl_tf.errors import DivergedError, ExistingRunError
+from parl_tf.models import NETWORKS
+from parl_tf.recipes import Recipe, recipe_for
+from parl_tf.runs import (
+    HISTORY,
+    begin_run,
+    check_can_begin,
+    finish_run,
+    is_finished,
+    read_config,
+    versions,
+)
+from parl_tf.warm_start import begin_from
 
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """How an ensemble is trained: Adam under a cosine decay to zero, without warm-up.
-
-    Attributes:
-        epochs: Passes over the training examples.
-        batch_size: Examples a step.
-        learning_rate: Adam's rate at the first step.
-        max_shift: Largest random shift of an image, in pixels.
-
-    Raises:
-        InputError: Fewer than one epoch, or a learning rate that is not positive and finite.
-    """
-
-    epochs: int = 24
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    max_shift: int = 4
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise InputError(f"Expected epochs of at least 1. Received: {self.epochs}.")
-        if not 0 < self.learning_rate < float("inf"):
-            raise InputError(
-                f"Expected a positive, finite learning_rate. Received: {self.learning_rate}."
-            )
+_log = logging.getLogger(__name__)
+_START = "start"  # in the folder of a run that needs a trained ensemble to begin from
+_DIAGNOSED = 250  # images that diversity is measured on
 
 
 def build_ensemble(
-    method: str, dataset: Dataset, *, num_members: int = 3, seed: int = 0, **arguments: Any
+    method: str,
+    dataset: Dataset,
+    *,
+    recipe: Recipe | None = None,
+    num_members: int = 3,
+    seed: int = 0,
+    **arguments: Any,
 ) -> Ensemble:
-    """Makes an untrained ensemble of ResNet20s for a data set.
+    """Makes an untrained ensemble for a data set.
 
     Args:
         method: Name of a training method.
         dataset: Decides image shape, classes and normalisation.
+        recipe: Decides the members' network; None for the recipe of the method's authors.
         num_members: How many members.
-        seed: Members' initial weights follow from it, different for every pair of seed and member.
+        seed: Members' initial weights follow from it, different for every pair of seed and
+            member, and what the method draws while training.
         **arguments: Keyword arguments of the method's class.
 
     Returns:
@@ -65,17 +61,21 @@ def build_ensemble(
         InputError: An unknown method, or what its class refuses.
     """
     make = METHODS[method]
+    recipe = recipe or recipe_for(method)
+    network = NETWORKS[recipe.network]
     normalization = dataset.name if dataset.name in PIXEL_STATISTICS else None
+    options = {} if recipe.kernel_penalty is None else {"kernel_penalty": recipe.kernel_penalty}
     members = [
-        resnet20(
+        network(
             dataset.num_classes,
             input_shape=dataset.image_shape,
             normalization=normalization,
             seed=member_seed,
+            **options,
         )
         for member_seed in _member_seeds(seed, num_members)
     ]
-    return make(members, **arguments)
+    return make(members, seed=seed, **arguments)
 
 
 def train(
@@ -86,20 +86,25 @@ def train(
     recipe: Recipe | None = None,
     num_members: int = 3,
     seed: int = 0,
+    start_from: str | os.PathLike | None = None,
     arguments: Mapping[str, Any] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: str | int = "auto",
 ) -> Ensemble:
-    """Trains an ensemble of ResNet20s and leaves it in a run folder.
+    """Trains an ensemble and leaves it in a run folder.
 
     Args:
         method: Name of a training method.
-        dataset: What to train and validate on.
+        dataset: What to train and validate on. Diversity is measured on its first validation
+            images, or training images if it has none.
         out: The run folder to make: `config.json`, `history.csv` (a line an epoch, written at its
             end) and, once trained, `model.keras`.
-        recipe: How to train; None for the default.
+        recipe: How to train; None for the recipe of the method's authors.
         num_members: How many members.
-        seed: Decides initial weights, order and augmentation.
+        seed: Decides initial weights, order, augmentation and what the method draws.
+        start_from: Run folder or Keras file whose members' weights to begin from. A method that
+            needs one (DVERGE) and is given none trains an unprotected ensemble first, by the same
+            recipe, in the folder `start` of its own.
         arguments: Keyword arguments of the method's class.
         callbacks: Further Keras callbacks.
         verbose: As for `fit`.
@@ -108,51 +113,65 @@ def train(
         The trained ensemble.
 
     Raises:
-        InputError: An argument that cannot be used.
+        InputError: An argument that cannot be used, or a start of another network, number of
+            classes or number of members.
         ExistingRunError: `out` holds a finished run, or something that is not a run.
+        MissingFileError: Nothing to start from at `start_from`.
+        UnreadableFileError: What is there cannot be read.
         DivergedError: The loss became infinite or NaN; the run stays unfinished.
     """
-    recipe = recipe or Recipe()
+    recipe = recipe or recipe_for(method)
     check_can_begin(out)
-    batches = training_batches(
+    ensemble = build_ensemble(
+        method, dataset, recipe=recipe, num_members=num_members, seed=seed, **(arguments or {})
+    )
+    make_batches = paired_batches if ensemble.uses_partners else training_batches
+    batches = make_batches(
         dataset.train,
         batch_size=recipe.batch_size,
         seed=seed,
         max_shift=recipe.max_shift,
         flip=dataset.name in MIRRORED_DATASETS,
+        noise_stddev=recipe.noise_stddev,
     )
-    ensemble = build_ensemble(
-        method, dataset, num_members=num_members, seed=seed, **(arguments or {})
-    )
-    steps = recipe.epochs * int(batches.cardinality())
+    measured_on = dataset.validation or dataset.train
+    diagnosed = measured_on.take(np.arange(min(_DIAGNOSED, len(measured_on))))
+    diagnostics = DiversityDiagnostics(diagnosed.images, diagnosed.labels)
+    started = None
+    if start_from is not None:
+        started = begin_from(ensemble, start_from)
+    elif ensemble.needs_start:
+        started = {"run": _START}
     ensemble.compile(
-        optimizer=keras.optimizers.Adam(
-            keras.optimizers.schedules.CosineDecay(recipe.learning_rate, steps)
-        ),
+        optimizer=_optimizer(recipe, int(batches.cardinality())),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     config = {
         "format": 1,
         "method": method,
         "arguments": _own_arguments(ensemble),
-        "network": "resnet20",
         "num_members": num_members,
         "seed": seed,
+        "start_from": started,
         "dataset": {
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
             "train_examples": len(dataset.train),
             "validation_examples": len(dataset.validation),
         },
-        "recipe": dataclasses.asdict(recipe),
+        "recipe": _as_json(recipe),
         "versions": versions(),
     }
     folder = begin_run(out, config)
+    if started == {"run": _START}:
+        _train_start(folder / _START, method, dataset, recipe, num_members, seed, verbose)
+        begin_from(ensemble, folder / _START)
     history = ensemble.fit(
         batches,
         epochs=recipe.epochs,
         validation_data=_validation_batches(dataset.validation),
         callbacks=[
+            diagnostics,
             keras.callbacks.CSVLogger(folder / HISTORY),
             keras.callbacks.TerminateOnNaN(),
             *callbacks,
@@ -167,6 +186,59 @@ def train(
         )
     finish_run(folder, ensemble)
     return ensemble
+
+
+def _train_start(folder, method, dataset, recipe, num_members, seed, verbose):
+    """Trains the unprotected ensemble that a method begins from, unless it is there."""
+    if is_finished(folder):
+        found = read_config(folder)
+        same = {"seed": seed, "num_members": num_members, "recipe": _as_json(recipe)}
+        if any(found.get(key) != value for key, value in same.items()) or (
+            found["dataset"].get("fingerprint") != dataset.fingerprint
+        ):
+            raise ExistingRunError(
+                f"{folder} holds the start of another training. Expected a new folder; nothing "
+                "was changed there."
+            )
+        _log.info("%s begins from the unprotected ensemble in %s.", method, folder)
+        return
+    _log.info(
+        "%s begins from a trained unprotected ensemble, and none was given (--start-from): "
+        "training one first, in %s.",
+        method,
+        folder,
+    )
+    train(
+        "unprotected",
+        dataset,
+        folder,
+        recipe=recipe,
+        num_members=num_members,
+        seed=seed,
+        verbose=verbose,
+    )
+
+
+def _as_json(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as it is in a configuration."""
+    decay_at = None if recipe.decay_at is None else list(recipe.decay_at)
+    return {**dataclasses.asdict(recipe), "decay_at": decay_at}
+
+
+def _optimizer(recipe: Recipe, steps_an_epoch: int) -> keras.optimizers.Optimizer:
+    """The optimizer of a recipe, with its schedule."""
+    steps = recipe.epochs * steps_an_epoch
+    rate: keras.optimizers.schedules.LearningRateSchedule
+    if recipe.decay_at is None:
+        rate = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, steps)
+    else:
+        # A rate holds up to and with its boundary; the first step is number 0.
+        boundaries = [round(part * steps) - 1 for part in recipe.decay_at]
+        rates = [recipe.learning_rate / 10**number for number in range(len(boundaries) + 1)]
+        rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates)
+    if recipe.optimizer == "sgd":
+        return keras.optimizers.SGD(rate, momentum=0.9)
+    return keras.optimizers.Adam(rate)
 
 
 def _member_seeds(seed: int, num_members: int) -> list[int]:

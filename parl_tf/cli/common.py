@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import logging
 import math
 import os
 import sys
@@ -74,6 +75,7 @@ def run(body: Callable[[], Any], *, print_json: bool) -> int:
     try:
         with contextlib.redirect_stdout(sys.stderr if print_json else sys.stdout):
             start_tensorflow()
+            _show_log()
             document = body()
     except (InputError, ExistingRunError) as error:
         return _fail(error, USAGE)
@@ -86,6 +88,15 @@ def run(body: Callable[[], Any], *, print_json: bool) -> int:
     if print_json:
         print(json.dumps(document, allow_nan=False))
     return 0
+
+
+def _show_log() -> None:
+    """Sends what the library logs to standard error."""
+    log = logging.getLogger("parl_tf")
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler())
+        log.setLevel(logging.INFO)
+        log.propagate = False
 
 
 def _fail(error: object, status: int) -> int:

@@ -8,26 +8,87 @@ from typing import Any
 from parl_tf.cli.common import add_data_arguments, finite, positive_int, run
 from parl_tf.data import DATASETS
 from parl_tf.defences import METHODS
+from parl_tf.errors import InputError
+from parl_tf.models import NETWORKS
+from parl_tf.recipes import NAMES, recipe_for
+
+# Flag, keyword of the method's class, type and help, by the methods that have it.
+_OPTIONS: dict[tuple[str, ...], list[tuple]] = {
+    ("adp",): [
+        ("--entropy-weight", "entropy_weight", finite, "weight of the entropy"),
+        ("--determinant-weight", "determinant_weight", finite, "weight of the log-determinant"),
+    ],
+    ("gal",): [
+        ("--coherence-weight", "coherence_weight", finite, "weight of the coherence"),
+    ],
+    ("dverge",): [
+        ("--distillation-epsilon", "epsilon", finite, "radius around an image, in [0, 1]"),
+        ("--distillation-step-size", "step_size", finite, "size of a step, in [0, 1]"),
+        ("--distillation-steps", "num_steps", positive_int, "number of steps"),
+        ("--distillation-batch-norm", "distillation_batch_norm", str, "batch or moving"),
+    ],
+    ("trs",): [
+        ("--cosine-weight", "cosine_weight", finite, "weight of the cosine"),
+        ("--smoothness-weight", "smoothness_weight", finite, "weight of the smoothness"),
+        ("--first-radius", "first_radius", finite, "radius in the first epoch, in [0, 1]"),
+        ("--last-radius", "last_radius", finite, "radius that it grows towards"),
+        ("--smoothness-steps", "num_steps", positive_int, "steps to the moved images"),
+    ],
+    ("guardian", "parl"): [
+        ("--num-layers", "num_layers", positive_int, "layers compared"),
+        ("--diversity-weight", "diversity_weight", finite, "weight of the penalty"),
+        ("--tap", "tap", str, "what is compared: activation or convolution"),
+    ],
+    ("parl",): [
+        ("--penalty-batch-norm", "penalty_batch_norm", str, "moving or batch"),
+        ("--layer-reduction", "layer_reduction", str, "sum or mean"),
+        ("--cosine", "cosine", str, "signed, absolute or positive"),
+    ],
+}
+_ADVERSARIAL = [
+    ("--adversarial-epsilon", "epsilon", finite, "radius, in [0, 1], default: 8/255"),
+    ("--adversarial-step-size", "step_size", finite, "size of a step, default: 2/255"),
+    ("--adversarial-steps", "num_steps", positive_int, "number of steps, default: 10"),
+    ("--adversarial-against", "against", str, "members (the default) or ensemble"),
+]
 
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of parl-train."""
     tool = argparse.ArgumentParser(
         prog="parl-train",
-        description="Trains an ensemble of ResNet20s and leaves it in a run folder: config.json, "
-        "history.csv and model.keras.",
+        description="Trains an ensemble and leaves it in a run folder: config.json, history.csv "
+        "and model.keras.",
     )
     tool.add_argument("--method", required=True, help=", ".join(METHODS))
     tool.add_argument("--dataset", required=True, help=", ".join(DATASETS))
     tool.add_argument("--out", required=True, metavar="RUN", help="run folder to make")
     tool.add_argument("--members", type=positive_int, default=3, help="default: 3")
-    recipe = tool.add_argument_group("recipe (Adam under a cosine decay)")
+    tool.add_argument(
+        "--start-from",
+        metavar="RUN",
+        help="run whose members' weights to begin from; dverge without it trains one first",
+    )
+    recipe = tool.add_argument_group("recipe")
+    recipe.add_argument(
+        "--recipe",
+        default="authors",
+        help=f"{' or '.join(NAMES)}: each method as its authors train it (the default), or all "
+        "alike as in the paper at hand",
+    )
     recipe.add_argument("--epochs", type=positive_int)
     recipe.add_argument("--batch-size", type=positive_int)
     recipe.add_argument("--learning-rate", type=finite)
-    parl = tool.add_argument_group("parl")
-    parl.add_argument("--num-layers", type=positive_int, metavar="K", help="layers compared")
-    parl.add_argument("--diversity-weight", type=finite, help="weight of the penalty")
+    recipe.add_argument("--network", help=", ".join(NETWORKS))
+    adversarial = tool.add_argument_group("adversarial training, with any method")
+    adversarial.add_argument(
+        "--adversarial-training",
+        action="store_true",
+        help="the cross-entropy sees PGD examples instead of images",
+    )
+    _add(adversarial, _ADVERSARIAL)
+    for methods, options in _OPTIONS.items():
+        _add(tool.add_argument_group(f"options of {' and '.join(methods)}"), options)
     data = tool.add_argument_group("data")
     data.add_argument("--train-examples", type=positive_int, metavar="N", help="default: all")
     data.add_argument(
@@ -40,6 +101,13 @@ def parser() -> argparse.ArgumentParser:
     return tool
 
 
+def _add(group: argparse._ArgumentGroup, options: list[tuple]) -> None:
+    """Adds options, whose defaults are the library's."""
+    for flag, _, kind, text in options:
+        metavar = {positive_int: "N", finite: "X", str: "NAME"}[kind]
+        group.add_argument(flag, type=kind, metavar=metavar, help=text)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs parl-train; returns its exit status."""
     arguments = parser().parse_args(argv)
@@ -49,16 +117,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _train(arguments: argparse.Namespace) -> dict[str, Any]:
     """Trains as told, and returns the last epoch's history beside the configuration."""
     from parl_tf.data import load_dataset
-    from parl_tf.errors import InputError
     from parl_tf.runs import check_can_begin, read_config, read_history
-    from parl_tf.training import Recipe, train
+    from parl_tf.training import train
 
-    options = _given(arguments, "num_layers", "diversity_weight")
     METHODS[arguments.method]  # an unknown one ends here
-    if options and arguments.method != "parl":
-        flags = ", ".join("--" + key.replace("_", "-") for key in options)
-        raise InputError(f"{flags}: options of parl, not of {arguments.method}.")
-    recipe = Recipe(**_given(arguments, "epochs", "batch_size", "learning_rate"))
+    options = _method_options(arguments)
+    recipe = recipe_for(
+        arguments.method,
+        arguments.recipe,
+        **_given(arguments, "epochs", "batch_size", "learning_rate", "network"),
+    )
     check_can_begin(arguments.out)
     dataset = load_dataset(
         arguments.dataset,
@@ -74,6 +142,7 @@ def _train(arguments: argparse.Namespace) -> dict[str, Any]:
         recipe=recipe,
         num_members=arguments.members,
         seed=arguments.seed,
+        start_from=arguments.start_from,
         arguments=options,
         verbose="auto" if sys.stdout.isatty() else 2,
     )
@@ -83,6 +152,33 @@ def _train(arguments: argparse.Namespace) -> dict[str, Any]:
         "config": read_config(arguments.out),
         "history": read_history(arguments.out),
     }
+
+
+def _method_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Keyword arguments for the method's class; those of another method are an error."""
+    keywords: dict[str, Any] = {}
+    for methods, options in _OPTIONS.items():
+        given = _keywords(arguments, options)
+        if given and arguments.method not in methods:
+            flags = ", ".join(flag for flag, keyword, *_ in options if keyword in given)
+            raise InputError(f"{flags}: of {' and '.join(methods)}, not of {arguments.method}.")
+        keywords.update(given)
+    adversarial = _keywords(arguments, _ADVERSARIAL)
+    if arguments.adversarial_training:
+        keywords["adversarial_training"] = adversarial
+    elif adversarial:
+        flags = ", ".join(flag for flag, keyword, *_ in _ADVERSARIAL if keyword in adversarial)
+        raise InputError(f"{flags}: without --adversarial-training.")
+    return keywords
+
+
+def _keywords(arguments: argparse.Namespace, options: list[tuple]) -> dict[str, Any]:
+    """Those of the options that were given, by their keywords."""
+    values = {
+        keyword: getattr(arguments, flag.removeprefix("--").replace("-", "_"))
+        for flag, keyword, *_ in options
+    }
+    return {keyword: value for keyword, value in values.items() if value is not None}
 
 
 def _given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:

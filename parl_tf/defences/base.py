@@ -52,6 +52,8 @@ class Ensemble(keras.Model):
 
     uses_partners: ClassVar[bool] = False
     """Whether `craft` can take a second, independent batch of images beside the first."""
+    needs_start: ClassVar[bool] = False
+    """Whether training begins from a trained unprotected ensemble."""
 
     def __init__(
         self,

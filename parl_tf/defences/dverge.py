@@ -49,6 +49,7 @@ class DVERGE(Ensemble):
     """
 
     uses_partners: ClassVar[bool] = True
+    needs_start: ClassVar[bool] = True
     train_function: Any  # Keras's
 
     def __init__(
