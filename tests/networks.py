@@ -2,12 +2,15 @@
 
 import keras
 import numpy as np
+from sklearn.datasets import load_digits
 
 IMAGE_SHAPE = (8, 8, 3)
 NUM_CLASSES = 4
 
 
-def residual_network(seed, *, activation="relu", filters=4, randomize=True):
+def residual_network(
+    seed, *, activation="relu", filters=4, randomize=True, num_classes=NUM_CLASSES
+):
     """Three convolutions (a stem and a block with a shortcut convolution), with batch norm.
 
     With `randomize`, batch normalisation has statistics and scales as after a training.
@@ -25,7 +28,7 @@ def residual_network(seed, *, activation="relu", filters=4, randomize=True):
     x = keras.layers.BatchNormalization()(x)
     x = keras.layers.Activation(activation)(keras.layers.Add()([x, shortcut]))
     x = keras.layers.GlobalAveragePooling2D()(x)
-    model = keras.Model(pixels, keras.layers.Dense(NUM_CLASSES)(x))
+    model = keras.Model(pixels, keras.layers.Dense(num_classes)(x))
     if randomize:
         generator = np.random.default_rng(seed)
         for layer in model.layers:
@@ -34,7 +37,7 @@ def residual_network(seed, *, activation="relu", filters=4, randomize=True):
     return model
 
 
-def plain_network(seed, *, activation="relu"):
+def plain_network(seed, *, activation="relu", num_classes=NUM_CLASSES):
     """Two convolutions, their activations fused, and no batch normalisation."""
     keras.utils.set_random_seed(seed)
     return keras.Sequential(
@@ -43,7 +46,7 @@ def plain_network(seed, *, activation="relu"):
             keras.layers.Conv2D(5, 3, activation=activation),
             keras.layers.Conv2D(4, 3, activation=activation),
             keras.layers.Flatten(),
-            keras.layers.Dense(NUM_CLASSES),
+            keras.layers.Dense(num_classes),
         ]
     )
 
@@ -53,6 +56,13 @@ def examples(count, seed=0):
     generator = np.random.default_rng(seed)
     images = generator.uniform(size=(count, *IMAGE_SHAPE)).astype("float32")
     return images, generator.integers(NUM_CLASSES, size=count)
+
+
+def digits(count):
+    """Handwritten digits in their own size, as images of three channels, and labels."""
+    data = load_digits()
+    images = (data.images[:count, :, :, np.newaxis] / 16).repeat(3, axis=-1).astype("float32")
+    return images, data.target[:count]
 
 
 def logits_loss():

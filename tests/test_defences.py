@@ -1,12 +1,13 @@
 """What every training method must do: parametrised over the registry."""
 
+import functools
 import inspect
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import examples, logits_loss, plain_network, residual_network
+from networks import digits, examples, logits_loss, plain_network, residual_network
 
 import parl_tf
 from parl_tf.defences import METHODS
@@ -39,11 +40,16 @@ def compiled(ensemble, **options):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("num_members", "network"), [(2, residual_network), (4, plain_network)])
-def test_fit_lowers_the_loss_and_reports_every_term(method, num_members, network):
-    ensemble = make(method, num_members, network)
-    images, labels = examples(32)
+def test_two_epochs_on_digits_lower_the_loss_and_report_every_term(method, num_members, network):
+    images, labels = digits(256)
+    ensemble = make(method, num_members, functools.partial(network, num_classes=10))
     history = ensemble.fit(
-        images, labels, batch_size=16, epochs=6, validation_data=(images, labels), verbose=0
+        images,
+        labels,
+        batch_size=16,
+        epochs=2,
+        validation_data=(images[:40], labels[:40]),
+        verbose=0,
     ).history
     assert history["loss"][-1] < history["loss"][0]
     names = reported(ensemble)
@@ -51,6 +57,67 @@ def test_fit_lowers_the_loss_and_reports_every_term(method, num_members, network
     for name in names:
         assert np.isfinite(history[name]).all(), name
         assert history[name][0] != 0, name
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_adversarial_training_composes(method):
+    images, labels = examples(12)
+    options = {"num_steps": 2, "against": "ensemble"}
+    ensemble = make(method, adversarial_training=options)
+    clean = make(method)
+    weights = ensemble.trainable_variables[0].numpy()
+    logs = ensemble.train_on_batch(images, labels, return_dict=True)
+    assert set(logs) == reported(ensemble)
+    assert all(np.isfinite(value) for value in logs.values())
+    without = clean.train_on_batch(images, labels, return_dict=True)
+    assert logs["cross_entropy"] > without["cross_entropy"]
+    assert (ensemble.trainable_variables[0].numpy() != weights).any()
+
+
+@pytest.fixture
+def mixed_bfloat16():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_mixed_bfloat16_trains_to_nearly_the_same(method, mixed_bfloat16):
+    images, labels = examples(12)
+    half = make(method)
+    assert half.members[0].compute_dtype == "bfloat16"
+    assert half.members[0](images).dtype == tf.bfloat16
+    keras.config.set_dtype_policy("float32")
+    full = make(method)
+    logs, expected = (
+        ensemble.train_on_batch(images, labels, return_dict=True) for ensemble in (half, full)
+    )
+    assert logs["loss"] == pytest.approx(expected["loss"], rel=0.05)
+    for term in half.term_weights:
+        assert logs[term] == pytest.approx(expected[term], rel=0.2, abs=0.1), term
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_batch_of_one_and_one_of_a_single_class_train_to_finite_weights(method):
+    ensemble = make(method)
+    images, _ = examples(3)
+    for count in (1, 3):
+        logs = ensemble.train_on_batch(images[:count], np.full(count, 2), return_dict=True)
+        assert all(np.isfinite(value) for value in logs.values()), logs
+    assert all(np.isfinite(v.numpy()).all() for v in ensemble.trainable_variables)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_saturated_predictions_train_to_finite_weights(method):
+    ensemble = make(method)
+    for member in ensemble.members:  # probabilities of exactly 0 and 1
+        kernel, bias = member.layers[-1].weights
+        kernel.assign(1e4 * kernel)
+        bias.assign([1e4, 0, 0, -1e4])
+    images, labels = examples(8)
+    logs = ensemble.train_on_batch(images, labels, return_dict=True)
+    assert all(np.isfinite(value) for value in logs.values()), logs
+    assert all(np.isfinite(v.numpy()).all() for v in ensemble.trainable_variables)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -102,12 +169,22 @@ def test_saved_and_loaded_it_continues_bit_for_bit(method, tmp_path):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_config_round_trips(method):
-    ensemble = make(method, accuracy_weight=0.7, member_reduction="mean")
+    own = {"accuracy_weight": 0.7, "seed": 5, "adversarial_training": {"num_steps": 3}}
+    for name, parameter in inspect.signature(METHODS[method]).parameters.items():
+        if type(parameter.default) is float and name not in own:
+            own[name] = parameter.default / 2
+    ensemble = make(method, **own)
     config = ensemble.get_config()
+    assert {key: config[key] for key in own if key != "adversarial_training"} == {
+        key: value for key, value in own.items() if key != "adversarial_training"
+    }
+    parameters = set(inspect.signature(METHODS[method]).parameters) - {"options"}
+    if method != "unprotected":
+        assert parameters <= set(config)
     again = METHODS[method].from_config(config)
     names = [key for key in config if key != "members"]
     assert {key: again.get_config()[key] for key in names} == {key: config[key] for key in names}
-    assert again.accuracy_weight == 0.7
+    assert again.adversarial_training.num_steps == 3
     assert len(again.members) == 2
 
 
