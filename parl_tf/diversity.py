@@ -28,6 +28,7 @@ def loss_gradient_cosines(
         Tensor (batch, pairs), ordered as by `pairwise_cosine`: of each example's gradient of its
         cross-entropy with respect to its pixels.
     """
+    images = tf.convert_to_tensor(images)
     gradients = []
     for member in members:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -51,6 +52,7 @@ def layer_gradient_cosines(layers_of: Sequence[keras.Model], images: tf.Tensor) 
 
     Source: PARL, arXiv 2112.04948, section 4.2.
     """
+    images = tf.convert_to_tensor(images)
     gradients = []
     for model in layers_of:
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:

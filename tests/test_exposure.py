@@ -5,7 +5,7 @@ import tensorflow as tf
 from networks import IMAGE_SHAPE, NUM_CLASSES, examples, plain_network, residual_network
 
 from parl_tf.errors import InputError
-from parl_tf.exposure import TAPS, expose_layers, layer_outputs
+from parl_tf.exposure import TAPS, distillation_outputs, expose_layers, layer_outputs
 from parl_tf.models.resnet import resnet20
 
 IMAGES = tf.constant(examples(3)[0])
@@ -315,3 +315,34 @@ class Subclassed(keras.Model):
 def test_refuses_what_has_no_graph(make, take):
     with pytest.raises(InputError, match="functional Keras model, or a sequential one that is bu"):
         take(make(), 1)
+
+
+def test_distillation_outputs_of_resnet20_are_what_its_activations_are_applied_to(resnet):
+    outputs = distillation_outputs(resnet)
+    assert len(outputs) == 20
+    kinds = [type(tensor._keras_history.operation).__name__ for tensor in outputs]
+    # The stem and each block's first convolution are normalised, each second one also added.
+    assert kinds == ["BatchNormalization", *["BatchNormalization", "Add"] * 9, "Dense"]
+    activations = layer_outputs(resnet, 19)
+    for before, after in zip(outputs, activations, strict=False):
+        assert after._keras_history.operation._inbound_nodes[0].input_tensors[0] is before
+
+
+def test_distillation_outputs_without_activations_to_come_before():
+    fused = plain_network(0)
+    first, second, logits = distillation_outputs(fused)
+    assert first is fused.layers[0].output
+    assert second is fused.layers[1].output
+    assert logits is fused.outputs[0]
+    bare = network_with(convolution(name="bare"))
+    assert [maker_of(tensor) for tensor in distillation_outputs(bare)] == ["bare", "head"]
+
+
+def test_the_nearest_activation_counts_where_a_shortcut_goes_further():
+    pixels = keras.Input(IMAGE_SHAPE)
+    x = keras.layers.Conv2D(3, 3, padding="same")(pixels)
+    y = keras.layers.ReLU(name="near")(keras.layers.BatchNormalization()(x))
+    y = keras.layers.Conv2D(3, 3, padding="same")(y)
+    z = keras.layers.ReLU(name="far")(keras.layers.Add()([x, y]))
+    network = keras.Model(pixels, head(z))
+    assert [maker_of(tensor) for tensor in layer_outputs(network, 2)] == ["near", "far"]

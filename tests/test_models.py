@@ -10,8 +10,10 @@ import tensorflow as tf
 
 from parl_tf.data import PIXEL_STATISTICS
 from parl_tf.errors import InputError
-from parl_tf.exposure import expose_layers
+from parl_tf.exposure import expose_layers, layer_outputs
+from parl_tf.models import NETWORKS
 from parl_tf.models.resnet import resnet20
+from parl_tf.models.wide_resnet import wide_resnet
 
 SMALL = (8, 8, 3)
 IMAGES = tf.random.stateless_uniform((4, *SMALL), seed=(0, 0))
@@ -134,6 +136,93 @@ def test_kernels_of_convolutions_are_regularised_and_nothing_else(network):
     assert float(sum(network.losses)) == pytest.approx(expected, rel=1e-5)
 
 
+VARIANTS = {
+    "resnet20": {},
+    "resnet20-leaky-relu": {"activation": "leaky_relu"},
+    "resnet20-shortcut-batch-norm": {"convolution_bias": False, "shortcut_batch_norm": True},
+    "resnet20-bare-stem": {"stem_batch_norm": False},
+}
+
+
+@pytest.mark.parametrize(("name", "arguments"), VARIANTS.items())
+def test_variants_by_name_are_those_by_argument(name, arguments):
+    options = {"num_classes": 10, "input_shape": SMALL, "seed": 0}
+    found, expected = NETWORKS[name](**options), resnet20(**options, **arguments)
+    assert [type(layer) for layer in found.layers] == [type(layer) for layer in expected.layers]
+    np.testing.assert_array_equal(found(IMAGES), expected(IMAGES))
+
+
+def test_leaky_network_has_the_slope_of_its_authors_everywhere():
+    model = small_resnet20(activation="leaky_relu")
+    slopes = [layer.negative_slope for layer in weighted_layers(model, keras.layers.LeakyReLU)]
+    assert slopes == [0.1] * 19
+    assert not weighted_layers(model, keras.layers.ReLU)
+
+
+def test_network_without_biases_normalises_its_shortcuts():
+    model = resnet20(10, convolution_bias=False, shortcut_batch_norm=True)
+    assert not any(c.use_bias for c in weighted_layers(model, keras.layers.Conv2D))
+    assert len(weighted_layers(model, keras.layers.BatchNormalization)) == 21
+    # 16 * 27 and 6 * 16^2 * 9 kernels, and so on; a scale and an offset for each channel.
+    stages = [6 * 16**2 * 9, 16 * 32 * 10 + 5 * 32**2 * 9, 32 * 64 * 10 + 5 * 64**2 * 9]
+    norms = 2 * (7 * 16 + 7 * 32 + 7 * 64)
+    trainable = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    assert trainable == 16 * 27 + sum(stages) + norms + 650 == 272_474
+
+
+def test_network_with_a_bare_stem_activates_its_first_convolution():
+    model = small_resnet20(stem_batch_norm=False)
+    assert len(weighted_layers(model, keras.layers.BatchNormalization)) == 18
+    _, first = expose_layers(model, 1)(IMAGES)
+    stem = weighted_layers(model, keras.layers.Conv2D)[0]
+    np.testing.assert_allclose(first, tf.nn.relu(stem(IMAGES)), atol=1e-6)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 3e-4])
+def test_kernel_penalty_is_that_asked_for(penalty):
+    model = small_resnet20(kernel_penalty=penalty)
+    kernels_of_convolutions = [c.kernel for c in weighted_layers(model, keras.layers.Conv2D)]
+    expected = penalty * sum(np.sum(np.square(kernel)) for kernel in kernels_of_convolutions)
+    assert float(sum(model.losses)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_wide_resnet_28_10_has_the_known_number_of_parameters():
+    model = NETWORKS["wide-resnet-28-10"](10)
+    assert sum(int(np.prod(v.shape)) for v in model.trainable_variables) == 36_479_194
+    assert len(layer_outputs(model, 25)) == 25
+    with pytest.raises(InputError, match="from 1 to 25"):
+        layer_outputs(model, 26)
+
+
+def test_wide_resnet_activates_before_its_convolutions():
+    model = wide_resnet(5, input_shape=SMALL, depth=16, width=1, seed=0)
+    kinds = [type(layer).__name__ for layer in model.layers]
+    assert kinds[1:6] == ["Conv2D", "BatchNormalization", "ReLU", "Conv2D", "BatchNormalization"]
+    assert kinds[-4:] == ["BatchNormalization", "ReLU", "GlobalAveragePooling2D", "Dense"]
+    assert model(IMAGES).shape == (4, 5)
+    shortcuts = [c for c in weighted_layers(model, keras.layers.Conv2D) if c.kernel_size == (1, 1)]
+    assert [c.filters for c in shortcuts] == [16, 32, 64]
+    # The second convolution of a block is activated in the next block, not at the end.
+    activations = layer_outputs(model, 13)
+    assert [tensor.shape[-1] for tensor in activations] == [16] * 5 + [32] * 4 + [64] * 4
+    assert len({id(tensor) for tensor in activations}) == 13
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"depth": 27}, "depth of 10, 16, 22, 28"),
+        ({"depth": 4}, "depth of 10"),
+        ({"width": 0}, "width of at least 1"),
+        ({"num_classes": 1}, "num_classes of at least 2"),
+        ({"kernel_penalty": -1.0}, "kernel_penalty of at least 0"),
+    ],
+)
+def test_wide_resnet_refuses_bad_arguments(arguments, message):
+    with pytest.raises(InputError, match=message):
+        wide_resnet(**{"num_classes": 10, "input_shape": SMALL, **arguments})
+
+
 @pytest.mark.parametrize("tap", ["activation", "convolution"])
 def test_exposed_outputs_come_after_the_logits(network, tap):
     model = small_resnet20(num_exposed=3, tap=tap)
@@ -171,6 +260,8 @@ def test_an_exposed_network_keeps_its_name():
         ({"normalization": ("mean", "deviation")}, r"\(mean, deviation\).*Received"),
         ({"input_shape": (8, 8)}, r"input_shape.*Received: \(8, 8\)"),
         ({"seed": -1}, "seed.*Received: -1"),
+        ({"activation": "lealy_relu"}, "Unknown activation. Did you mean leaky_relu"),
+        ({"kernel_penalty": -1.0}, "kernel_penalty of at least 0"),
     ],
 )
 def test_refuses_bad_arguments(arguments, message):

@@ -1,0 +1,81 @@
+import keras
+import numpy as np
+import pytest
+from networks import examples, plain_network, residual_network
+
+import parl_tf
+from parl_tf.errors import InputError, MissingFileError
+from parl_tf.warm_start import begin_from
+
+
+def ensemble_of(*networks):
+    return parl_tf.Ensemble(networks)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    ensemble = ensemble_of(residual_network(0), residual_network(1))
+    ensemble.save(tmp_path / "start.keras")
+    return ensemble, tmp_path / "start.keras"
+
+
+def test_members_begin_with_the_weights_and_statistics_of_the_start(saved):
+    start, path = saved
+    ensemble = parl_tf.DVERGE([residual_network(2), residual_network(3)])
+    images, _ = examples(3)
+    assert not np.allclose(ensemble(images), start(images))
+    assert begin_from(ensemble, path) == {"run": str(path)}
+    np.testing.assert_array_equal(ensemble(images), start(images))
+
+
+def normalised(seed, mean):
+    pixels = keras.Input((8, 8, 3))
+    x = keras.layers.Normalization(mean=mean, variance=1.0)(pixels)
+    return keras.Model(pixels, keras.layers.Dense(4)(keras.layers.Flatten()(x)))
+
+
+@pytest.mark.parametrize(
+    ("networks", "message"),
+    [
+        ([residual_network(seed) for seed in (2, 3, 4)], "Expected 3 members.*Received: 2 members"),
+        ([residual_network(seed, num_classes=5) for seed in (2, 3)], "Expected 5 classes.*4"),
+        ([residual_network(seed, filters=3) for seed in (2, 3)], "of the same network"),
+        ([plain_network(seed) for seed in (2, 3)], "of the same network"),
+    ],
+)
+def test_refuses_another_number_of_members_or_classes_or_network(saved, networks, message):
+    ensemble = ensemble_of(*networks)
+    before = [member.get_weights() for member in ensemble.members]
+    with pytest.raises(InputError, match=message):
+        begin_from(ensemble, saved[1])
+    for member, weights in zip(ensemble.members, before, strict=True):
+        for found, expected in zip(member.get_weights(), weights, strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+def leaky(seed):
+    return parl_tf.resnet20(4, input_shape=(8, 8, 3), activation="leaky_relu", seed=seed)
+
+
+def relu(seed):
+    return parl_tf.resnet20(4, input_shape=(8, 8, 3), seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("make", "make_other"),
+    [(leaky, relu), (lambda s: normalised(s, 0.1), lambda s: normalised(s, 0.2))],
+)
+def test_refuses_networks_of_equal_weights_that_are_other_functions(tmp_path, make, make_other):
+    path = tmp_path / "start.keras"
+    ensemble_of(make(0), make(1)).save(path)
+    with pytest.raises(InputError, match="of the same network, input and normalisation"):
+        begin_from(ensemble_of(make_other(0), make_other(1)), path)
+
+
+def test_refuses_one_classifier_and_what_is_not_there(tmp_path):
+    ensemble = ensemble_of(plain_network(0), plain_network(1))
+    plain_network(2).save(tmp_path / "single.keras")
+    with pytest.raises(InputError, match="Received: one classifier"):
+        begin_from(ensemble, tmp_path / "single.keras")
+    with pytest.raises(MissingFileError):
+        begin_from(ensemble, tmp_path / "nothing")
