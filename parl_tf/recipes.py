@@ -24,7 +24,7 @@ class Recipe:
         optimizer: "adam", or "sgd" with a momentum of 0.9.
         learning_rate: The optimizer's rate at the first step.
         decay_at: Parts of the training, between 0 and 1, at whose ends the rate is divided by
-            ten; None for a cosine decay to zero.
+            ten; None for a cosine decay to zero, () for no decay.
         network: Name of the members' network.
         kernel_penalty: L2 penalty on convolution kernels, the factor before their squares; half
             of what other frameworks call weight decay. None for the network's own.

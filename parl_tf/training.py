@@ -228,10 +228,10 @@ def _as_json(recipe: Recipe) -> dict[str, Any]:
 def _optimizer(recipe: Recipe, steps_an_epoch: int) -> keras.optimizers.Optimizer:
     """The optimizer of a recipe, with its schedule."""
     steps = recipe.epochs * steps_an_epoch
-    rate: keras.optimizers.schedules.LearningRateSchedule
+    rate: keras.optimizers.schedules.LearningRateSchedule | float = recipe.learning_rate
     if recipe.decay_at is None:
         rate = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, steps)
-    else:
+    elif recipe.decay_at:
         # A rate holds up to and with its boundary; the first step is number 0.
         boundaries = [round(part * steps) - 1 for part in recipe.decay_at]
         rates = [recipe.learning_rate / 10**number for number in range(len(boundaries) + 1)]

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 from networks import examples, logits_loss, plain_network
 
-from parl_tf.augmentation import shift_and_flip, training_batches
+from parl_tf.augmentation import paired_batches, shift_and_flip, training_batches
 from parl_tf.data import Split
 from parl_tf.errors import InputError
 
@@ -206,3 +206,75 @@ def test_a_resumed_fit_ends_where_an_uninterrupted_one_does():
 def test_refuses_bad_arguments(arguments, message):
     with pytest.raises(InputError, match=message):
         training_batches(numbered(20), **{"batch_size": 4, "seed": 0, **arguments})
+
+
+def noise_of_an_epoch(split, noisy_pass):
+    """What was added to each image, where nothing else is changed."""
+    return by_label(*noisy_pass).astype("float64") - split.images
+
+
+def test_half_of_the_images_get_noise_of_the_deviation_asked_for():
+    images = np.full((400, 6, 5, 3), 0.5, "float32")
+    split = Split(images, np.arange(400))
+    plain = {"max_shift": 0, "flip": False, "noise_stddev": 0.045}
+    noise = noise_of_an_epoch(split, passes(split, 1, **plain)[0])
+    noisy = (noise != 0).any(axis=(1, 2, 3))
+    assert 0.4 < noisy.mean() < 0.6
+    assert (noise[noisy] != 0).mean() > 0.99
+    assert noise[noisy].std() == pytest.approx(0.045, rel=0.03)
+    assert abs(noise[noisy].mean()) < 0.001
+
+
+def test_noise_follows_from_seed_epoch_and_image_and_stays_in_range():
+    split = numbered(40)
+    options = {"max_shift": 0, "flip": False, "noise_stddev": 0.5}
+    epochs = passes(split, 2, **options)
+    assert_same(epochs, passes(split, 2, **options))
+    first, second = (noise_of_an_epoch(split, epoch) for epoch in epochs)
+    both = (first != 0).any(axis=(1, 2, 3)) & (second != 0).any(axis=(1, 2, 3))
+    assert both.any()
+    assert not np.isclose(first[both], second[both]).all(axis=(1, 2, 3)).any()
+    other = noise_of_an_epoch(split, passes(split, 1, **options, seed=1)[0])
+    assert not np.array_equal(first, other)
+    # An image's noise does not depend on the batch that it is in.
+    alone = noise_of_an_epoch(split, passes(split, 1, **options, batch_size=8)[0])
+    np.testing.assert_array_equal(first, alone)
+    for images, _ in epochs:
+        assert images.min() == 0
+        assert images.max() == 1
+
+
+def test_without_noise_nothing_is_drawn_differently():
+    split = numbered(12)
+    with_noise = passes(split, 1, noise_stddev=0.1)[0]
+    assert with_noise[1].tolist() == passes(split, 1)[0][1].tolist()
+
+
+@pytest.mark.parametrize("stddev", [-0.1, float("inf"), float("nan")])
+def test_refuses_a_deviation_that_is_none(stddev):
+    with pytest.raises(InputError, match="noise_stddev"):
+        training_batches(numbered(8), batch_size=4, seed=0, noise_stddev=stddev)
+
+
+def test_pairs_are_the_training_batches_and_others_shuffled_independently():
+    split = numbered(40)
+    arguments = {"batch_size": 4, "seed": 3, "max_shift": 0, "flip": False}
+    batches = paired_batches(split, **arguments)
+    assert int(batches.cardinality()) == 10
+    alone = training_batches(split, **arguments)
+    orders = []
+    for _ in range(2):
+        first, partners, labels = [], [], []
+        for (images, others), numbers in batches.as_numpy_iterator():
+            first.append(images)
+            partners.append(others)
+            labels.append(numbers)
+        expected = one_pass(alone)
+        np.testing.assert_array_equal(np.concatenate(first), expected[0])
+        np.testing.assert_array_equal(np.concatenate(labels), expected[1])
+        partners = np.concatenate(partners)
+        order = [int(np.flatnonzero((split.images == p).all(axis=(1, 2, 3)))[0]) for p in partners]
+        assert sorted(order) == list(range(40))
+        assert np.mean(np.array(order) == expected[1]) < 0.2
+        orders.append(order)
+    assert orders[0] != orders[1]

@@ -1,6 +1,8 @@
 """The command line tools, as a user runs them."""
 
 import csv
+import dataclasses
+import inspect
 import json
 import os
 import pathlib
@@ -12,7 +14,9 @@ import numpy as np
 import pytest
 from networks import plain_network
 
+import parl_tf
 from parl_tf.cli import attack, train
+from parl_tf.defences import METHODS
 from parl_tf.records import load_records
 
 SCRIPTS = pathlib.Path(sys.executable).parent
@@ -140,7 +144,21 @@ def test_help_does_not_wait_for_tensorflow(tool):
     [
         (["--method", "parll"], 2, "Did you mean parl"),
         (["--dataset", "digit"], 2, "Did you mean digits"),
-        (["--num-layers", "3"], 2, "--num-layers: options of parl, not of unprotected"),
+        (["--num-layers", "3"], 2, "--num-layers: of guardian and parl, not of unprotected"),
+        (["--method", "gal", "--tap", "activation"], 2, "--tap: of guardian and parl, not of gal"),
+        (["--method", "parl", "--entropy-weight", "1"], 2, "--entropy-weight: of adp, not of parl"),
+        (["--method", "adp", "--coherence-weight", "1"], 2, "of gal, not of adp"),
+        (["--method", "trs", "--distillation-steps", "1"], 2, "of dverge, not of trs"),
+        (["--method", "dverge", "--smoothness-weight", "1"], 2, "of trs, not of dverge"),
+        (["--method", "guardian", "--cosine", "signed"], 2, "--cosine: of parl, not of guardian"),
+        (["--adversarial-steps", "3"], 2, "--adversarial-steps: without --adversarial-training"),
+        (["--adversarial-training", "--adversarial-epsilon", "2"], 2, "epsilon in (0, 1]"),
+        (["--adversarial-training", "--adversarial-against", "all"], 2, "Unknown against"),
+        (["--recipe", "papers"], 2, "Did you mean paper"),
+        (["--network", "resnet21"], 2, "Did you mean resnet20"),
+        (["--method", "dverge", "--start-from", "nowhere"], 3, "No run folder or Keras file"),
+        (["--method", "dverge", "--distillation-epsilon", "9"], 2, "epsilon in (0, 1]"),
+        (["--method", "trs", "--first-radius", "2"], 2, "radius in [0, 1]"),
         (["--method", "parl", "--num-layers", "20"], 2, "num_layers from 1 to 19"),
         (["--members", "1"], 2, "at least two members"),
         (["--batch-size", "100"], 2, "batch_size from 1 to 64"),
@@ -158,6 +176,43 @@ def test_train_ends_in_a_message_and_leaves_nothing(tmp_path, capsys, arguments,
     assert message in printed.err
     assert "Traceback" not in printed.err
     assert not out.exists()
+
+
+def test_every_option_of_a_method_reaches_its_class():
+    classes = dict(METHODS)
+    for methods, options in train._OPTIONS.items():
+        for flag, keyword, kind, _ in options:
+            for method in methods:
+                parameters = inspect.signature(classes[method]).parameters
+                assert keyword in parameters, flag
+                default = parameters[keyword].default
+                text = {train.finite: "0.5", train.positive_int: "3", str: "batch"}[kind]
+                arguments = train.parser().parse_args(
+                    ["--method", method, "--dataset", "digits", "--out", "run", flag, text]
+                )
+                (given,) = train._method_options(arguments).items()
+                assert given == (keyword, type(default)(text)), flag
+
+
+def test_adversarial_options_reach_their_class():
+    flags = ["--adversarial-training", "--adversarial-epsilon", "0.1", "--adversarial-steps", "3"]
+    arguments = train.parser().parse_args(
+        ["--method", "parl", "--dataset", "digits", "--out", "run", *flags]
+    )
+    keywords = train._method_options(arguments)
+    assert keywords == {"adversarial_training": {"epsilon": 0.1, "num_steps": 3}}
+    fields = {field.name for field in dataclasses.fields(parl_tf.AdversarialTraining)}
+    assert {keyword for _, keyword, *_ in train._ADVERSARIAL} <= fields
+
+
+def test_help_lists_options_by_method(capsys):
+    with pytest.raises(SystemExit):
+        train.main(["--help"])
+    printed = capsys.readouterr().out
+    for method in METHODS:
+        assert method in printed
+    for heading in ("options of adp:", "options of guardian and parl:", "options of dverge:"):
+        assert heading in printed
 
 
 @pytest.mark.parametrize(

@@ -1,25 +1,16 @@
+import logging
+
+import keras
+import numpy as np
 import pytest
 
 import parl_tf
-from parl_tf.errors import ExistingRunError, InputError
-from parl_tf.training import Recipe, build_ensemble, train
+from parl_tf.errors import ExistingRunError, InputError, MissingFileError
+from parl_tf.recipes import Recipe, recipe_for
+from parl_tf.runs import load_model, read_config, read_history
+from parl_tf.training import _optimizer, build_ensemble, train
 
 DIGITS = parl_tf.load_dataset("digits", train_examples=64)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"epochs": 0}, "epochs"),
-        ({"learning_rate": 0.0}, "learning_rate"),
-        ({"learning_rate": -1.0}, "learning_rate"),
-        ({"learning_rate": float("inf")}, "learning_rate"),
-        ({"learning_rate": float("nan")}, "learning_rate"),
-    ],
-)
-def test_recipe_refuses_bad_numbers(arguments, message):
-    with pytest.raises(InputError, match=message):
-        Recipe(**arguments)
 
 
 def test_no_two_seeds_share_a_member():
@@ -49,6 +40,148 @@ def test_bad_arguments_leave_nothing_behind(tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         train(arguments.pop("method"), DIGITS, tmp_path / "run", **arguments)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def tiny_networks(monkeypatch):
+    """Networks of seven narrow convolutions under every name, and the names asked for."""
+    asked = []
+
+    class Names(dict):
+        def __getitem__(self, name):
+            asked.append(name)
+            return tiny
+
+    monkeypatch.setattr("parl_tf.training.NETWORKS", Names())
+    return asked
+
+
+def tiny(num_classes, *, input_shape, normalization, seed, kernel_penalty=0.0):
+    keras.utils.set_random_seed(seed % 2**31)
+    x = pixels = keras.Input(input_shape)
+    x = keras.layers.AveragePooling2D(4)(x)
+    for _ in range(7):
+        x = keras.layers.Conv2D(2, 3, padding="same")(x)
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    return keras.Model(pixels, keras.layers.Dense(num_classes)(keras.layers.Flatten()(x)))
+
+
+SHORT = {"epochs": 2, "batch_size": 16}
+
+
+def test_run_resolves_its_recipe_and_reports_diversity(tmp_path, tiny_networks):
+    out = tmp_path / "run"
+    recipe = recipe_for("gal", **SHORT)
+    train("gal", DIGITS, out, recipe=recipe, num_members=2, seed=3, verbose=0)
+    assert tiny_networks == ["resnet20-leaky-relu"]
+    config = read_config(out)
+    assert config["recipe"]["network"] == "resnet20-leaky-relu"
+    assert config["recipe"]["decay_at"] == [0.5, 0.75]
+    assert config["recipe"]["epochs"] == 2
+    assert config["arguments"]["seed"] == config["seed"] == 3
+    assert config["start_from"] is None
+    history = read_history(out)
+    assert len(history) == 2
+    for row in history:
+        assert -1 <= row["gradient_cosine"] <= 1
+        assert -3.5 <= row["parl_penalty"] <= 7  # two members, seven layers
+
+
+def test_diversity_is_measured_without_validation_images_too(tmp_path, tiny_networks):
+    dataset = parl_tf.load_dataset("digits", train_examples=32, validation_fraction=0)
+    recipe = Recipe(epochs=1, batch_size=16)
+    train("unprotected", dataset, tmp_path / "run", recipe=recipe, num_members=2, verbose=0)
+    (row,) = read_history(tmp_path / "run")
+    assert row["parl_penalty"] is not None
+    assert row["val_loss"] is None
+
+
+def test_dverge_trains_its_start_first_and_says_so(tmp_path, tiny_networks, caplog):
+    out = tmp_path / "run"
+    recipe = recipe_for("dverge", **SHORT)
+    with caplog.at_level(logging.INFO, logger="parl_tf"):
+        train("dverge", DIGITS, out, recipe=recipe, num_members=2, seed=1, verbose=0)
+    assert "training one first" in caplog.text
+    config, start = read_config(out), read_config(out / "start")
+    assert config["start_from"] == {"run": "start"}
+    assert (start["method"], start["seed"], start["recipe"]) == (
+        "unprotected",
+        1,
+        config["recipe"],
+    )
+    layers = [row["layer"] for row in read_history(out)]
+    ensemble, _ = load_model(out)
+    assert layers == [ensemble.layer_of_epoch(epoch) for epoch in range(2)]
+
+
+def test_dverge_begins_from_the_run_that_is_named(tmp_path, tiny_networks):
+    start, out = tmp_path / "start", tmp_path / "run"
+    recipe = Recipe(**SHORT)
+    began = train("unprotected", DIGITS, start, recipe=recipe, num_members=2, seed=1, verbose=0)
+    weights = [w for m in began.members for w in m.get_weights()]
+    seen = []
+
+    class First(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            seen.extend(w for m in self.model.members for w in m.get_weights())
+
+    train(
+        "dverge",
+        DIGITS,
+        out,
+        recipe=recipe,
+        num_members=2,
+        seed=2,
+        start_from=start,
+        callbacks=[First()],
+        verbose=0,
+    )
+    for found, expected in zip(seen, weights, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    named = read_config(out)["start_from"]
+    assert named == {"run": str(start), "method": "unprotected", "seed": 1}
+    assert not (out / "start").exists()
+
+
+def test_a_start_of_another_training_is_not_taken_for_ones_own(tmp_path, tiny_networks):
+    out = tmp_path / "run"
+    options = {"recipe": Recipe(epochs=1, batch_size=16), "num_members": 2, "verbose": 0}
+    train("dverge", DIGITS, out, seed=1, **options)
+    (out / "model.keras").unlink()  # as if it had been interrupted
+    with pytest.raises(ExistingRunError, match="the start of another training"):
+        train("dverge", DIGITS, out, seed=2, **options)
+    before = (out / "start" / "model.keras").stat().st_mtime_ns
+    train("dverge", DIGITS, out, seed=1, **options)
+    assert (out / "start" / "model.keras").stat().st_mtime_ns == before
+
+
+def test_a_bad_start_leaves_nothing_behind(tmp_path, tiny_networks):
+    out = tmp_path / "run"
+    recipe = Recipe(epochs=1, batch_size=16)
+    with pytest.raises(MissingFileError):
+        train("dverge", DIGITS, out, recipe=recipe, start_from=tmp_path / "nothing")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("decay_at", "rates"),
+    [
+        ((0.5, 0.8), [1.0] * 5 + [0.1] * 3 + [0.01] * 2),
+        ((0.3,), [1.0] * 3 + [0.1] * 7),
+        ((), [1.0] * 10),
+        (None, [0.5 * (1 + np.cos(np.pi * step / 10)) for step in range(10)]),
+    ],
+)
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_rate_follows_the_schedule_step_by_step(decay_at, rates, name):
+    recipe = Recipe(epochs=2, optimizer=name, learning_rate=1.0, decay_at=decay_at)
+    optimizer = _optimizer(recipe, 5)
+    assert type(optimizer).__name__.lower() == name
+    found = []
+    for step in range(10):
+        optimizer.iterations.assign(step)
+        found.append(float(optimizer.learning_rate))
+    assert found == pytest.approx(rates, abs=1e-6)
 
 
 def test_a_folder_of_something_else_is_refused_before_anything_is_done(tmp_path):
