@@ -19,6 +19,8 @@ from parl_tf.cli import attack, train
 from parl_tf.defences import METHODS
 from parl_tf.records import load_records
 
+pytestmark = pytest.mark.xdist_group("command line")  # they share two runs
+
 SCRIPTS = pathlib.Path(sys.executable).parent
 TRAIN = [
     *("--dataset", "digits", "--members", "2", "--epochs", "1", "--train-examples", "64"),
