@@ -1,6 +1,7 @@
 """From a recipe to a trained ensemble in a run folder."""
 
 import dataclasses
+import inspect
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -120,7 +121,7 @@ def train(
         UnreadableFileError: What is there cannot be read.
         DivergedError: The loss became infinite or NaN; the run stays unfinished.
     """
-    recipe = recipe or recipe_for(method)
+    recipe = _resolved(recipe or recipe_for(method))
     check_can_begin(out)
     ensemble = build_ensemble(
         method, dataset, recipe=recipe, num_members=num_members, seed=seed, **(arguments or {})
@@ -217,6 +218,14 @@ def _train_start(folder, method, dataset, recipe, num_members, seed, verbose):
         seed=seed,
         verbose=verbose,
     )
+
+
+def _resolved(recipe: Recipe) -> Recipe:
+    """A recipe that leaves nothing to its network's defaults."""
+    if recipe.kernel_penalty is not None:
+        return recipe
+    parameters = inspect.signature(NETWORKS[recipe.network]).parameters
+    return dataclasses.replace(recipe, kernel_penalty=parameters["kernel_penalty"].default)
 
 
 def _as_json(recipe: Recipe) -> dict[str, Any]:

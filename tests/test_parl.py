@@ -325,3 +325,15 @@ def test_refuses_a_network_without_activations():
 def test_members_of_different_architecture():
     found = penalty_of([residual_network(0), plain_network(1)], examples(4)[0], num_layers=2)
     assert -2 <= found <= 2
+
+
+def test_wide_resnets_are_members_like_any_other():
+    members = [
+        parl_tf.wide_resnet(4, input_shape=(8, 8, 3), depth=10, width=1, seed=seed)
+        for seed in range(2)
+    ]
+    ensemble = parl_tf.PARL(members, num_layers=7)
+    ensemble.compile(optimizer="sgd", loss=logits_loss(), jit_compile=False)
+    logs = ensemble.train_on_batch(*examples(6), return_dict=True)
+    assert np.isfinite(logs["loss"])
+    assert all(logs[f"penalty_{layer}"] != 0 for layer in range(1, 8))

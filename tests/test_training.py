@@ -56,7 +56,7 @@ def tiny_networks(monkeypatch):
     return asked
 
 
-def tiny(num_classes, *, input_shape, normalization, seed, kernel_penalty=0.0):
+def tiny(num_classes, *, input_shape, normalization, seed, kernel_penalty=0.125):
     keras.utils.set_random_seed(seed % 2**31)
     x = pixels = keras.Input(input_shape)
     x = keras.layers.AveragePooling2D(4)(x)
@@ -73,11 +73,12 @@ def test_run_resolves_its_recipe_and_reports_diversity(tmp_path, tiny_networks):
     out = tmp_path / "run"
     recipe = recipe_for("gal", **SHORT)
     train("gal", DIGITS, out, recipe=recipe, num_members=2, seed=3, verbose=0)
-    assert tiny_networks == ["resnet20-leaky-relu"]
+    assert set(tiny_networks) == {"resnet20-leaky-relu"}
     config = read_config(out)
     assert config["recipe"]["network"] == "resnet20-leaky-relu"
     assert config["recipe"]["decay_at"] == [0.5, 0.75]
     assert config["recipe"]["epochs"] == 2
+    assert config["recipe"]["kernel_penalty"] == 0.125  # the network's own
     assert config["arguments"]["seed"] == config["seed"] == 3
     assert config["start_from"] is None
     history = read_history(out)
