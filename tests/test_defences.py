@@ -146,6 +146,41 @@ def test_same_step_with_and_without_xla(method, float64):
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_a_step_follows_its_objective_through_batch_normalisation(method, float64):
+    # Second derivatives too, under batch statistics, against central differences.
+    names = inspect.signature(METHODS[method]).parameters
+    fixed = {"first_radius": 0.0, "last_radius": 0.0, "penalty_batch_norm": "batch"}
+    arguments = {name: value for name, value in fixed.items() if name in names}
+    smooth = functools.partial(residual_network, activation="softplus")
+    ensemble = make(method, network=smooth, **arguments)
+    images, labels = (tf.constant(part) for part in examples(6))
+    images = tf.cast(images, tf.float64)
+    ensemble.optimizer.build(ensemble.trainable_variables)
+    views = ensemble.craft(images, labels, None)
+
+    def objective():
+        with ensemble._differentiable_twice():
+            return ensemble._objective(images, labels, None, views, True)[0]
+
+    variables = [variable.value for variable in ensemble.trainable_variables]
+    with tf.GradientTape() as tape:
+        loss = objective()
+    gradients = [g.numpy() for g in tape.gradient(loss, variables)]
+    generator = np.random.default_rng(0)
+    for _ in range(3):
+        direction = [generator.normal(size=variable.shape) for variable in variables]
+        values = []
+        for step in (1e-5, -2e-5):
+            for variable, d in zip(variables, direction, strict=True):
+                variable.assign_add(step * d)
+            values.append(float(objective()))
+        for variable, d in zip(variables, direction, strict=True):
+            variable.assign_add(1e-5 * d)
+        derivative = sum(np.sum(g * d) for g, d in zip(gradients, direction, strict=True))
+        assert (values[0] - values[1]) / 2e-5 == pytest.approx(derivative, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_saved_and_loaded_it_continues_bit_for_bit(method, tmp_path):
     images, labels = examples(16)
     ensemble = make(method)

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from derivatives import assert_step_follows_the_loss
 from networks import (
     IMAGE_SHAPE,
     NUM_CLASSES,
@@ -149,27 +150,9 @@ def test_derivative_against_finite_differences(float64, penalty_batch_norm):
         diversity_weight=2.0,
         penalty_batch_norm=penalty_batch_norm,
     )
-    ensemble.compile(optimizer=keras.optimizers.SGD(1.0), loss=logits_loss(), jit_compile=False)
     generator = np.random.default_rng(0)
     images, labels = generator.uniform(size=(4, 5, 5, 2)), generator.integers(3, size=4)
-
-    def loss():
-        return ensemble.evaluate(images, labels, batch_size=4, verbose=0, return_dict=True)["loss"]
-
-    before = [v.numpy() for v in ensemble.trainable_variables]
-    ensemble.train_on_batch(images, labels)
-    # A step of plain SGD at rate 1 is the gradient.
-    gradient = [b - v.numpy() for b, v in zip(before, ensemble.trainable_variables, strict=True)]
-    for _ in range(6):
-        direction = [generator.normal(size=b.shape) for b in before]
-        values = []
-        for sign in (1, -1):
-            for variable, b, d in zip(ensemble.trainable_variables, before, direction, strict=True):
-                variable.assign(b + sign * 1e-5 * d)
-            values.append(loss())
-        measured = (values[0] - values[1]) / 2e-5
-        derivative = sum(np.sum(g * d) for g, d in zip(gradient, direction, strict=True))
-        assert measured == pytest.approx(derivative, rel=1e-6)
+    assert_step_follows_the_loss(ensemble, images, labels)
 
 
 @pytest.mark.parametrize("num_members", [2, 3, 4])

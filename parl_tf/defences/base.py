@@ -1,5 +1,6 @@
 """The ensemble every training method is a kind of; by itself the unprotected one."""
 
+import contextlib
 import dataclasses
 import math
 import zlib
@@ -13,6 +14,7 @@ from parl_tf.classifiers import check_members
 from parl_tf.data import check_images, check_seed
 from parl_tf.defences.adversarial_training import AdversarialTraining
 from parl_tf.defences.forward import ForwardPass, checked_pixels, class_numbers, widened
+from parl_tf.defences.second_order import exact_moments
 from parl_tf.errors import InputError
 from parl_tf.fusion import Vote, log_mean_probability, majority_vote
 from parl_tf.registry import check_choice
@@ -245,7 +247,7 @@ class Ensemble(keras.Model):
         """One step of the optimizer on one batch."""
         images, labels, sample_weight, partners = self._unpack(data)
         views = self.craft(images, labels, partners)
-        with tf.GradientTape() as tape:
+        with self._differentiable_twice(), tf.GradientTape() as tape:
             loss, forward, terms = self._objective(images, labels, sample_weight, views, True)
             # Under a strategy replicas' gradients are added up, so each brings its share.
             share = loss / tf.distribute.get_strategy().num_replicas_in_sync
@@ -259,6 +261,10 @@ class Ensemble(keras.Model):
         images, labels, sample_weight, _ = self._unpack(data)
         loss, forward, terms = self._objective(images, labels, sample_weight, None, False)
         return self._update_metrics(forward, sample_weight, loss, terms)
+
+    def _differentiable_twice(self):
+        """Makes gradients of members differentiable, where terms may be about gradients."""
+        return exact_moments(self.members) if self.term_weights else contextlib.nullcontext()
 
     def _unpack(self, data):
         """Images, labels, sample weights and partners of a batch, the images checked."""

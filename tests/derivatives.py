@@ -1,0 +1,37 @@
+"""Derivatives of a training step, measured."""
+
+import keras
+import numpy as np
+import pytest
+from networks import logits_loss
+
+
+def assert_step_follows_the_loss(ensemble, images, labels, rel=1e-6):
+    """Compares the gradient that a step uses with central differences of the evaluated loss.
+
+    For ensembles in float64 whose networks are smooth and the same in training and in inference.
+    """
+    ensemble.compile(optimizer=keras.optimizers.SGD(1.0), loss=logits_loss(), jit_compile=False)
+
+    def loss():
+        logs = ensemble.evaluate(
+            images, labels, batch_size=len(images), verbose=0, return_dict=True
+        )
+        return logs["loss"]
+
+    variables = ensemble.trainable_variables
+    before = [variable.numpy() for variable in variables]
+    ensemble.train_on_batch(images, labels)
+    # A step of plain SGD at rate 1 is the gradient.
+    gradient = [b - variable.numpy() for b, variable in zip(before, variables, strict=True)]
+    generator = np.random.default_rng(0)
+    for _ in range(6):
+        direction = [generator.normal(size=b.shape) for b in before]
+        values = []
+        for sign in (1, -1):
+            for variable, b, d in zip(variables, before, direction, strict=True):
+                variable.assign(b + sign * 1e-5 * d)
+            values.append(loss())
+        measured = (values[0] - values[1]) / 2e-5
+        derivative = sum(np.sum(g * d) for g, d in zip(gradient, direction, strict=True))
+        assert measured == pytest.approx(derivative, rel=rel)
