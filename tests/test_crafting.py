@@ -170,3 +170,26 @@ def test_kept_state_restores_what_passes_in_training_mode_change(wrapper):
     np.testing.assert_equal(state(), before)
     passes(False)
     assert all((now != then).any() for now, then in zip(state(), before, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
+def test_half_precision_draws_are_those_of_float32_rounded(dtype):
+    seed = tf.constant([1, 2])
+    drawn = tf.cast(uniform((1000,), seed, dtype), tf.float32)
+    np.testing.assert_allclose(drawn, uniform((1000,), seed, tf.float32), atol=4e-3)
+    assert np.max(drawn) <= 1
+
+
+def test_kept_state_restores_after_an_error_too():
+    network = residual_network(0)
+    before = network.get_weights()
+
+    def fail_within():
+        with kept_state([network]):
+            network(examples(4)[0], training=True)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_within()
+    for found, expected in zip(network.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(found, expected)

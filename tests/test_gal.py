@@ -131,33 +131,6 @@ def test_derivative_against_finite_differences(float64):
     assert_step_follows_the_loss(ensemble_of(coherence_weight=2.0), *batch())
 
 
-@pytest.mark.xfail(strict=True, reason="tf.nn.moments has a wrong second derivative")
-def test_derivative_through_batch_statistics_against_finite_differences(float64):
-    ensemble = ensemble_of(network=normalized_network, coherence_weight=2.0)
-    images, labels = batch()
-
-    def loss_of_a_step(rate):
-        ensemble.optimizer.learning_rate = rate
-        ensemble.reset_metrics()
-        return ensemble.train_on_batch(images, labels, return_dict=True)["loss"]
-
-    variables = ensemble.trainable_variables
-    before = [v.numpy() for v in variables]
-    loss_of_a_step(1.0)
-    # A step of plain SGD at rate 1 is the gradient.
-    gradient = [b - v.numpy() for b, v in zip(before, variables, strict=True)]
-    generator = np.random.default_rng(0)
-    for _ in range(2):
-        direction = [generator.normal(size=b.shape) for b in before]
-        losses = []
-        for sign in (1, -1):
-            for variable, b, d in zip(variables, before, direction, strict=True):
-                variable.assign(b + sign * 1e-5 * d)
-            losses.append(loss_of_a_step(0.0))
-        derivative = sum(np.sum(g * d) for g, d in zip(gradient, direction, strict=True))
-        assert (losses[0] - losses[1]) / 2e-5 == pytest.approx(derivative, rel=1e-6)
-
-
 def test_a_step_lowers_the_coherence_on_its_own():
     ensemble = ensemble_of(accuracy_weight=0.0)
     images, labels = batch()

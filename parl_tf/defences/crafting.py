@@ -57,19 +57,20 @@ def ascend(
 
 
 def uniform(shape: tf.Tensor, seed: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """Draws uniformly from [0, 1), the same with and without XLA.
+    """Draws uniformly from [0, 1), the same with and without XLA; half precision may round to 1.
 
     TensorFlow's own draw of floating-point numbers is another one under XLA, of integers not.
 
     Args:
         shape: Shape of the result.
         seed: int32 tensor (2,).
-        dtype: Floating-point type of the result, whose values are multiples of 2**-24.
+        dtype: Floating-point type of the result, to which multiples of 2**-24 are rounded.
     """
     bits = tf.random.stateless_uniform(
         shape, seed, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
     )
-    return tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), dtype) * 2.0**-24
+    whole = tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32))
+    return tf.cast(tf.cast(whole, tf.float32) * 2.0**-24, dtype)
 
 
 def random_start(centers: tf.Tensor, epsilon: tf.Tensor | float, seed: tf.Tensor) -> tf.Tensor:
@@ -95,6 +96,8 @@ def kept_state(models: Sequence[keras.Model]) -> Iterator[None]:
     """
     variables = [variable for model in models for variable in model.non_trainable_variables]
     values = [tf.identity(variable.value) for variable in variables]
-    yield
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
