@@ -51,6 +51,24 @@ def plain_network(seed, *, activation="relu", num_classes=NUM_CLASSES):
     )
 
 
+def sign_flipped_copy(network, channels=(0, 2)):
+    """The same function: channels of every normalised convolution negated, and undone behind."""
+    copy = keras.models.clone_model(network)
+    copy.set_weights(network.get_weights())
+    norms = [layer for layer in copy.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for name, norm in zip(("stem", "first", "second"), norms, strict=True):
+        kernel, bias = copy.get_layer(name).get_weights()
+        scale, offset, mean, variance = norm.get_weights()
+        for channel in channels:
+            kernel[..., channel] *= -1
+            bias[channel] *= -1
+            scale[channel] *= -1
+            mean[channel] *= -1
+        copy.get_layer(name).set_weights([kernel, bias])
+        norm.set_weights([scale, offset, mean, variance])
+    return copy
+
+
 def examples(count, seed=0):
     """Random images and labels."""
     generator = np.random.default_rng(seed)

@@ -6,8 +6,13 @@ import keras
 import numpy as np
 import pytest
 from derivatives import assert_step_follows_the_loss
-from networks import examples, logits_loss, plain_network, residual_network
-from test_parl import sign_flipped_copy
+from networks import (
+    examples,
+    logits_loss,
+    plain_network,
+    residual_network,
+    sign_flipped_copy,
+)
 
 import parl_tf
 from parl_tf.errors import InputError
@@ -154,8 +159,8 @@ def test_the_first_raw_output_gives_all_members_one_kernel_gradient():
 
 @pytest.mark.parametrize("tap", ["convolution", "activation"])
 def test_derivative_against_finite_differences(float64, tap):
-    members = [smooth_network(seed) for seed in range(3)]
-    ensemble = ensemble_of(members, tap=tap, diversity_weight=2.0)
+    members = [smooth_network(seed) for seed in range(2)]
+    ensemble = ensemble_of(members, 2, tap=tap, diversity_weight=2.0)
     assert_step_follows_the_loss(ensemble, *batch(), rel=1e-5)
 
 
@@ -182,10 +187,7 @@ def test_kernel_cosine_sees_through_a_change_of_sign_on_raw_outputs_and_not_on_a
     assert found == pytest.approx(LAYERS * cosine, rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    "count",
-    [1, 4, pytest.param(7, marks=pytest.mark.xfail(strict=True, reason="rounding of the mean"))],
-)
+@pytest.mark.parametrize("count", [1, 4, 7])
 def test_outputs_that_do_not_vary_have_no_correlation(count):
     members = [smooth_network(seed) for seed in range(3)]
     logs = evaluated(ensemble_of(members), batch(1)[0].repeat(count, axis=0), np.zeros(count))

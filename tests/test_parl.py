@@ -14,6 +14,7 @@ from networks import (
     logits_loss,
     plain_network,
     residual_network,
+    sign_flipped_copy,
 )
 
 import parl_tf
@@ -169,24 +170,6 @@ def test_first_kernels_of_opposite_sign_give_minus_one_on_raw_outputs():
     members[1].get_layer("stem").set_weights([-kernel, bias])
     found = penalty_of(members, examples(5)[0], num_layers=1, tap="convolution")
     assert found == pytest.approx(-1, rel=1e-5)
-
-
-def sign_flipped_copy(network, channels=(0, 2)):
-    """The same function: channels of every normalised convolution negated, and undone behind."""
-    copy = keras.models.clone_model(network)
-    copy.set_weights(network.get_weights())
-    norms = [layer for layer in copy.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    for name, norm in zip(("stem", "first", "second"), norms, strict=True):
-        kernel, bias = copy.get_layer(name).get_weights()
-        scale, offset, mean, variance = norm.get_weights()
-        for channel in channels:
-            kernel[..., channel] *= -1
-            bias[channel] *= -1
-            scale[channel] *= -1
-            mean[channel] *= -1
-        copy.get_layer(name).set_weights([kernel, bias])
-        norm.set_weights([scale, offset, mean, variance])
-    return copy
 
 
 def test_penalty_sees_through_a_change_of_sign_on_activations_and_not_on_raw_outputs():

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from parl_tf.defences.base import Ensemble
@@ -32,8 +33,9 @@ class Guardian(Ensemble):
         num_layers: K, how many layers are compared.
         diversity_weight: Weight of the penalty (gamma).
         tap: What is compared: "convolution", a convolution's raw output, or "activation", the
-            activation behind it. On raw outputs a network and its copy with negated channels, the
-            same function, look different to the penalty.
+            activation behind it. Either way a network and its copy with negated channels, the
+            same function, look different to the penalty: on raw outputs through the correlation,
+            on activations through the kernels' gradients.
         member_reduction: As for `Ensemble`.
         **options: As for `Ensemble`.
 
@@ -140,5 +142,10 @@ def _correlation(outputs: Sequence[tf.Tensor]) -> tf.Tensor:
     for output in outputs:
         output = tf.cast(output, tf.float32) if output.dtype.size < 4 else output
         units = tf.transpose(tf.reshape(output, (tf.shape(output)[0], -1)))
-        centered.append(units - tf.reduce_mean(units, axis=1, keepdims=True))
+        rest = units - tf.reduce_mean(units, axis=1, keepdims=True)
+        # The rounding of a mean is not variation.
+        rounding = 8 * np.finfo(units.dtype.as_numpy_dtype).eps
+        size = tf.reduce_max(tf.abs(units), axis=1, keepdims=True)
+        varies = tf.reduce_max(tf.abs(rest), axis=1, keepdims=True) > rounding * size
+        centered.append(tf.where(varies, rest, 0.0))
     return tf.reduce_sum(tf.reduce_mean(pairwise_cosine(centered), axis=0))
