@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import logging
 import os
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -141,6 +142,11 @@ def train(
     started = None
     if start_from is not None:
         started = begin_from(ensemble, start_from)
+        if started.get("seed") != seed:
+            _log.warning(
+                "%s was trained from another seed: it has seen images that validate this run.",
+                start_from,
+            )
     elif ensemble.needs_start:
         started = {"run": _START}
     ensemble.compile(
@@ -163,10 +169,13 @@ def train(
         "recipe": _as_json(recipe),
         "versions": versions(),
     }
+    own_start = pathlib.Path(out) / _START if started == {"run": _START} else None
+    if own_start:
+        _check_start(own_start, config)
     folder = begin_run(out, config)
-    if started == {"run": _START}:
-        _train_start(folder / _START, method, dataset, recipe, num_members, seed, verbose)
-        begin_from(ensemble, folder / _START)
+    if own_start:
+        _train_start(own_start, method, dataset, recipe, num_members, seed, verbose)
+        begin_from(ensemble, own_start)
     history = ensemble.fit(
         batches,
         epochs=recipe.epochs,
@@ -189,18 +198,22 @@ def train(
     return ensemble
 
 
+def _check_start(folder, config):
+    """Raises if a start is there that is not the one that a run of this configuration trains."""
+    if not is_finished(folder):
+        return
+    found = read_config(folder)
+    for key in ("seed", "num_members", "recipe", "dataset"):
+        if found.get(key) != config[key]:
+            raise ExistingRunError(
+                f"{folder} holds the start of another training: its {key} is another one. "
+                "Expected a new folder; nothing was changed."
+            )
+
+
 def _train_start(folder, method, dataset, recipe, num_members, seed, verbose):
     """Trains the unprotected ensemble that a method begins from, unless it is there."""
     if is_finished(folder):
-        found = read_config(folder)
-        same = {"seed": seed, "num_members": num_members, "recipe": _as_json(recipe)}
-        if any(found.get(key) != value for key, value in same.items()) or (
-            found["dataset"].get("fingerprint") != dataset.fingerprint
-        ):
-            raise ExistingRunError(
-                f"{folder} holds the start of another training. Expected a new folder; nothing "
-                "was changed there."
-            )
         _log.info("%s begins from the unprotected ensemble in %s.", method, folder)
         return
     _log.info(

@@ -4,7 +4,6 @@ import os
 from typing import Any
 
 import keras
-import numpy as np
 
 from parl_tf.defences.base import Ensemble
 from parl_tf.errors import InputError
@@ -39,25 +38,29 @@ def begin_from(ensemble: Ensemble, path: str | os.PathLike) -> dict[str, Any]:
             f"Expected {ensemble.num_classes} classes to start from. "
             f"Received: {start.num_classes} classes in {path}."
         )
-    for member, begun in zip(ensemble.members, start.members, strict=True):
-        if _anatomy(member) != _anatomy(begun):
-            theirs = f", {config['recipe']['network']}" if config else ""
-            raise InputError(
-                f"Expected a start of the same network, input and normalisation. Received: "
-                f"another one in {path}{theirs}. Train the start by the same recipe and network, "
-                "or name its network (--network)."
-            )
+    pairs = list(zip(ensemble.members, start.members, strict=True))
+    config = config or {}
+    if any(_anatomy(member) != _anatomy(begun) for member, begun in pairs):
+        raise InputError(
+            f"Expected a start of the same network, input and normalisation. Received: another "
+            f"one in {path}, {config.get('recipe', {}).get('network', 'not said which')}. Train "
+            "the start by the same recipe and network, or name its network (--network)."
+        )
+    for member, begun in pairs:
         member.set_weights(begun.get_weights())
-    return {"run": str(path), **{key: config[key] for key in ("method", "seed") if config}}
+    return {"run": str(path), **{key: config[key] for key in ("method", "seed") if key in config}}
 
 
-def _anatomy(network: keras.Model) -> list[tuple]:
+def _anatomy(network: keras.Model) -> list:
     """What two networks whose weights can be exchanged have in common."""
-    found: list[tuple] = [network.input_shape]
+    found: list = [network.input_shape]
     for layer in network.layers:
-        statistics: tuple = ()
-        if isinstance(layer, keras.layers.Normalization):
-            statistics = (np.ravel(layer.mean).tolist(), np.ravel(layer.variance).tolist())
+        if isinstance(layer, keras.Model):
+            found.append(_anatomy(layer))
+            continue
+        # Names, and what only decides how weights begin or are trained, may differ.
+        apart = ("name", "seed", "trainable", "_initializer", "_regularizer", "_constraint")
+        config = {k: str(v) for k, v in layer.get_config().items() if not k.endswith(apart)}
         shapes = [tuple(weight.shape) for weight in layer.weights]
-        found.append((type(layer).__name__, shapes, statistics))
+        found.append((type(layer).__name__, config, shapes))
     return found

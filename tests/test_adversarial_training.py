@@ -201,3 +201,9 @@ def test_the_standard_attack_is_the_default():
 def test_refuses_bad_values(arguments, message):
     with pytest.raises(InputError, match=message):
         ensemble_of(training={**LARGE, **arguments})
+
+
+@pytest.mark.parametrize("given", [True, "members", {"eps": 0.1}])
+def test_refuses_what_is_no_adversarial_training(given):
+    with pytest.raises(InputError, match="adversarial_training as an AdversarialTraining"):
+        parl_tf.Ensemble([plain_network(0), plain_network(1)], adversarial_training=given)

@@ -208,6 +208,13 @@ def test_config_round_trips(method):
     for name, parameter in inspect.signature(METHODS[method]).parameters.items():
         if type(parameter.default) is float and name not in own:
             own[name] = parameter.default / 2
+    others = {
+        **{"member_reduction": "mean", "layer_reduction": "mean", "cosine": "absolute"},
+        **{"tap": "activation", "penalty_batch_norm": "batch", "num_layers": 1, "num_steps": 3},
+        "distillation_batch_norm": "moving",
+    }
+    names = {**inspect.signature(METHODS[method]).parameters, "member_reduction": None}
+    own.update({name: value for name, value in others.items() if name in names})
     ensemble = make(method, **own)
     config = ensemble.get_config()
     assert {key: config[key] for key in own if key != "adversarial_training"} == {
@@ -221,6 +228,39 @@ def test_config_round_trips(method):
     assert {key: again.get_config()[key] for key in names} == {key: config[key] for key in names}
     assert again.adversarial_training.num_steps == 3
     assert len(again.members) == 2
+
+
+def test_fit_takes_all_that_keras_takes():
+    images, labels = examples(16)
+    ensemble = make("parl")
+    seen = []
+    ensemble.begin_epoch = lambda epoch, epochs: seen.append((epoch, epochs))
+    options = {"add_history": True, "model": ensemble, "epochs": 2, "steps": 2}
+    listed = keras.callbacks.CallbackList([], **options)
+    for _ in range(2):
+        ensemble.fit(images, labels, batch_size=8, epochs=2, callbacks=listed, verbose=0)
+    assert seen == [(0, 2), (1, 2)] * 2
+    single = keras.callbacks.TerminateOnNaN()
+    history = ensemble.fit(images, labels, 8, 1, 0, single, 0.25).history
+    assert "val_loss" in history
+
+
+def test_activity_regularisation_is_of_the_images():
+    def network(seed):
+        body = plain_network(seed)
+        pixels = keras.Input((8, 8, 3))
+        x = keras.layers.ActivityRegularization(l2=0.1)(body.layers[0](pixels))
+        return keras.Model(pixels, keras.layers.Dense(4)(keras.layers.Flatten()(x)))
+
+    images, labels = examples(6)
+    added = []
+    for method in ("unprotected", "trs"):
+        ensemble = make(method, network=network)
+        logs = ensemble.train_on_batch(images, labels, return_dict=True)
+        terms = sum(weight * logs[term] for term, weight in ensemble.term_weights.items())
+        added.append(logs["loss"] - logs["cross_entropy"] - terms)
+    assert added[0] == pytest.approx(added[1], rel=1e-4)
+    assert added[0] > 0.1
 
 
 def test_call_is_the_log_of_the_mean_probability():

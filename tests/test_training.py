@@ -115,7 +115,7 @@ def test_dverge_trains_its_start_first_and_says_so(tmp_path, tiny_networks, capl
     assert layers == [ensemble.layer_of_epoch(epoch) for epoch in range(2)]
 
 
-def test_dverge_begins_from_the_run_that_is_named(tmp_path, tiny_networks):
+def test_dverge_begins_from_the_run_that_is_named(tmp_path, tiny_networks, caplog):
     start, out = tmp_path / "start", tmp_path / "run"
     recipe = Recipe(**SHORT)
     began = train("unprotected", DIGITS, start, recipe=recipe, num_members=2, seed=1, verbose=0)
@@ -139,6 +139,7 @@ def test_dverge_begins_from_the_run_that_is_named(tmp_path, tiny_networks):
     )
     for found, expected in zip(seen, weights, strict=True):
         np.testing.assert_array_equal(found, expected)
+    assert "images that validate this run" in caplog.text  # seed 1 there, seed 2 here
     named = read_config(out)["start_from"]
     assert named == {"run": str(start), "method": "unprotected", "seed": 1}
     assert not (out / "start").exists()
@@ -149,8 +150,14 @@ def test_a_start_of_another_training_is_not_taken_for_ones_own(tmp_path, tiny_ne
     options = {"recipe": Recipe(epochs=1, batch_size=16), "num_members": 2, "verbose": 0}
     train("dverge", DIGITS, out, seed=1, **options)
     (out / "model.keras").unlink()  # as if it had been interrupted
-    with pytest.raises(ExistingRunError, match="the start of another training"):
+    config = (out / "config.json").read_bytes()
+    with pytest.raises(ExistingRunError, match="another training: its seed"):
         train("dverge", DIGITS, out, seed=2, **options)
+    other = parl_tf.load_dataset("digits", train_examples=96)
+    with pytest.raises(ExistingRunError, match="another training: its dataset"):
+        train("dverge", other, out, seed=1, **options)
+    assert (out / "config.json").read_bytes() == config
+    assert (out / "history.csv").exists()
     before = (out / "start" / "model.keras").stat().st_mtime_ns
     train("dverge", DIGITS, out, seed=1, **options)
     assert (out / "start" / "model.keras").stat().st_mtime_ns == before

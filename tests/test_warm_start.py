@@ -61,9 +61,28 @@ def relu(seed):
     return parl_tf.resnet20(4, input_shape=(8, 8, 3), seed=seed)
 
 
+def test_a_refused_start_changes_no_member(tmp_path):
+    path = tmp_path / "start.keras"
+    ensemble_of(plain_network(0), residual_network(1)).save(path)
+    ensemble = ensemble_of(plain_network(2), plain_network(3))
+    before = ensemble.members[0].get_weights()
+    with pytest.raises(InputError, match="of the same network"):
+        begin_from(ensemble, path)
+    for found, expected in zip(ensemble.members[0].get_weights(), before, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def tanh(seed):
+    return plain_network(seed, activation="tanh")
+
+
 @pytest.mark.parametrize(
     ("make", "make_other"),
-    [(leaky, relu), (lambda s: normalised(s, 0.1), lambda s: normalised(s, 0.2))],
+    [
+        (leaky, relu),
+        (plain_network, tanh),
+        (lambda s: normalised(s, 0.1), lambda s: normalised(s, 0.2)),
+    ],
 )
 def test_refuses_networks_of_equal_weights_that_are_other_functions(tmp_path, make, make_other):
     path = tmp_path / "start.keras"

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -24,6 +24,9 @@ class AdversarialTraining:
         against: What they are made against: each of the "members" its own, or the "ensemble" the
             same for all.
         batch_norm: Statistics of batch normalisation meanwhile: "moving", or those of the "batch".
+
+    Batch normalisation's moving statistics follow all passes in training mode: over the examples,
+    and over the images where a method's terms need them.
 
     Raises:
         InputError: A value outside of these.
@@ -49,6 +52,23 @@ class AdversarialTraining:
             raise InputError(f"Expected num_steps of at least 1. Received: {self.num_steps}.")
         check_choice("against", self.against, ("members", "ensemble"))
         check_choice("batch_norm", self.batch_norm, ("moving", "batch"))
+
+    @classmethod
+    def of(cls, given: object) -> "AdversarialTraining | None":
+        """What was given as `adversarial_training`: an instance, its attributes, or None.
+
+        Raises:
+            InputError: Something else, or attributes that there are not.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        if isinstance(given, Mapping) and set(given) <= set(names):
+            return cls(**given)
+        if given is None or isinstance(given, cls):
+            return given
+        raise InputError(
+            "Expected adversarial_training as an AdversarialTraining, a mapping of "
+            f"{', '.join(names)}, or None. Received: {given!r}."
+        )
 
     def examples(
         self,

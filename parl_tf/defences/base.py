@@ -76,8 +76,7 @@ class Ensemble(keras.Model):
         weights = {"accuracy_weight": accuracy_weight, **(term_weights or {})}
         if not all(math.isfinite(weight) for weight in weights.values()):
             raise InputError(f"Expected finite weights. Received: {weights}.")
-        if isinstance(adversarial_training, Mapping):
-            adversarial_training = AdversarialTraining(**adversarial_training)
+        adversarial_training = AdversarialTraining.of(adversarial_training)
         super().__init__(name=name)
         self.members = members
         self.accuracy_weight = float(accuracy_weight)
@@ -220,17 +219,22 @@ class Ensemble(keras.Model):
         epochs: int = 1,
         verbose: str | int = "auto",
         callbacks: Any = None,
+        *arguments: Any,
         **options: Any,
     ) -> keras.callbacks.History:
         """Keras's `fit`, which also tells the method when an epoch begins."""
         hook = keras.callbacks.LambdaCallback(
             on_epoch_begin=lambda epoch, logs: self.begin_epoch(epoch, epochs)
         )
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks.append(hook)
-        else:
+        keras_arguments = (x, y, batch_size, epochs, verbose)
+        if not isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = [hook, callbacks or []]
-        return super().fit(x, y, batch_size, epochs, verbose, callbacks, **options)
+            return super().fit(*keras_arguments, callbacks, *arguments, **options)
+        callbacks.callbacks.insert(0, hook)
+        try:
+            return super().fit(*keras_arguments, callbacks, *arguments, **options)
+        finally:
+            callbacks.callbacks.remove(hook)
 
     def make_train_function(self, force: bool = False) -> Any:
         """Makes the graph of `train_step`, after the optimizer's variables.
@@ -264,7 +268,7 @@ class Ensemble(keras.Model):
 
     def _differentiable_twice(self):
         """Makes gradients of members differentiable, where terms may be about gradients."""
-        return exact_moments(self.members) if self.term_weights else contextlib.nullcontext()
+        return exact_moments() if self.term_weights else contextlib.nullcontext()
 
     def _unpack(self, data):
         """Images, labels, sample weights and partners of a batch, the images checked."""
@@ -299,6 +303,8 @@ class Ensemble(keras.Model):
                 ]
             logits = [widened(member_logits) for member_logits, _ in passes]
             losses = [self.example_losses(labels, member_logits) for member_logits in logits]
+        # Keras keeps what the last call of a layer added, and more calls may follow.
+        regularizations = list(self.losses)
         layers = [member_layers for _, member_layers in passes]
         classes = class_numbers(labels, self.num_classes)
         forward = ForwardPass(images, labels, classes, logits, layers, losses, tape, training)
@@ -315,7 +321,7 @@ class Ensemble(keras.Model):
         loss = self.accuracy_weight * cross_entropy
         for term, weight in self.term_weights.items():
             loss += weight * terms[term]
-        for regularization in self.losses:
+        for regularization in regularizations:
             loss += tf.cast(regularization, loss.dtype)
         return loss, forward, terms
 

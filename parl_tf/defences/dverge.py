@@ -23,12 +23,13 @@ class DVERGE(Ensemble):
     In each step every member makes, near each image and from the member's own features, an image
     that it sees as another one, its partner; all other members learn to classify it as the image
     that it was. There is no cross-entropy of the images themselves. Which layer's features are
-    meant is drawn for each epoch from (seed, epoch), the same for all members, and reported as
-    `layer`: convolutions count from 1, the last number means the logits.
+    meant is drawn from (seed, epoch) as `fit` begins an epoch, the same for all members, and
+    reported as `layer`: convolutions count from 1, the last number means the logits.
 
     Members begin from those of a trained unprotected ensemble. Partners come from an independent
     batch if `fit` is given pairs (`parl_tf.paired_batches`), else from a permutation of the same
-    batch. Validation is of the images as they are.
+    batch. Validation is of the images as they are; `vote_accuracy` in training is of what members
+    saw, each an image of its own.
 
     Args:
         members: As for `Ensemble`. With members of different depth, layers are drawn from those

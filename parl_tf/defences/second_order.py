@@ -1,49 +1,37 @@
-"""Batch normalisation whose gradients can be differentiated."""
+"""Normalisation whose gradients can be differentiated."""
 
 import contextlib
-import functools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-import keras
 import tensorflow as tf
 
 
 @contextlib.contextmanager
-def exact_moments(models: Sequence[keras.Model]) -> Iterator[None]:
-    """Lets batch normalisation in training mode be differentiated twice, meanwhile.
+def exact_moments() -> Iterator[None]:
+    """Lets normalisation by batch, layer or group be differentiated twice, meanwhile.
 
-    `tf.nn.moments`, which Keras uses, takes the mean inside the variance for a constant. That
-    changes no first derivative, but every second one: a loss on input gradients would be trained
-    along a wrong direction. Values stay the same up to rounding.
-
-    Args:
-        models: Keras models; their `BatchNormalization` layers, also those of models within them,
-            compute their moments by plain operations. Synchronised ones do so already.
+    `tf.nn.moments`, which Keras uses for them, takes the mean inside the variance for a constant.
+    That changes no first derivative, but every second one: a loss on input gradients would be
+    trained along a wrong direction. While a step is traced, plain operations stand in its place;
+    values stay the same up to rounding.
     """
-    layers = {id(layer): layer for model in models for layer in _batch_normalizations(model)}
-    for layer in layers.values():
-        layer._moments = functools.partial(_moments, layer, layer._moments)
+    original = tf.nn.moments
+    tf.nn.moments = _moments
     try:
         yield
     finally:
-        for layer in layers.values():
-            del layer._moments
+        tf.nn.moments = original
 
 
-def _batch_normalizations(model):
-    """The layers of batch normalisation of a model and of those within it."""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _batch_normalizations(layer)
-        elif isinstance(layer, keras.layers.BatchNormalization):
-            yield layer
-
-
-def _moments(layer, original, inputs, mask):
-    """Mean and variance over all axes but the layer's own."""
-    if mask is not None or layer.synchronized:
-        return original(inputs, mask)
-    axes = [axis for axis in range(inputs.shape.rank) if axis != layer.axis % inputs.shape.rank]
-    mean = tf.reduce_mean(inputs, axes, keepdims=True)
-    variance = tf.reduce_mean(tf.square(inputs - mean), axes)
-    return tf.squeeze(mean, axes), variance
+def _moments(
+    x: Any, axes: Sequence[int], shift: Any = None, keepdims: bool = False, name: str | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean and variance over axes, as `tf.nn.moments` has them."""
+    x = tf.convert_to_tensor(x)
+    wide = tf.cast(x, tf.float32) if x.dtype.size < 4 else x
+    mean = tf.reduce_mean(wide, axes, keepdims=True)
+    variance = tf.reduce_mean(tf.square(wide - mean), axes, keepdims=keepdims)
+    if not keepdims:
+        mean = tf.squeeze(mean, axes)
+    return tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)

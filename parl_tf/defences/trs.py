@@ -21,7 +21,8 @@ class TRS(Ensemble):
     `smoothness`, the mean over members and examples of the squared length of an example's loss
     gradient. In training, smoothness is taken at the first half of the batch as it is, and at the
     second half moved to where gradients are longer, within a `radius` that grows linearly with
-    the epochs of `fit`. In validation all images stay as they are.
+    the epochs of one `fit`, which sets it as each begins. In validation all images stay as they
+    are.
 
     Args:
         members: As for `Ensemble`.
