@@ -1,10 +1,11 @@
-"""Run folders: `config.json`, `history.csv`, `model.keras`."""
+"""Run folders: `config.json`, `history.csv`, `model.keras`, and checkpoints until it is there."""
 
 import csv
 import json
 import math
 import os
 import pathlib
+import re
 import zipfile
 from collections.abc import Mapping
 from importlib import metadata
@@ -43,8 +44,8 @@ def begin_run(folder: str | os.PathLike, config: Mapping[str, Any]) -> pathlib.P
     folder = pathlib.Path(folder)
     check_can_begin(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (HISTORY, _PARTIAL_MODEL):
-        (folder / name).unlink(missing_ok=True)
+    for path in (*find_checkpoints(folder).values(), folder / HISTORY, folder / _PARTIAL_MODEL):
+        path.unlink(missing_ok=True)
     write_json(folder / CONFIG, config)
     return folder
 
@@ -58,7 +59,7 @@ def check_can_begin(folder: str | os.PathLike) -> None:
         )
     if not folder.exists():
         return
-    if not folder.is_dir() or (any(folder.iterdir()) and not _is_run(folder)):
+    if not folder.is_dir() or (any(folder.iterdir()) and not holds_run(folder)):
         raise ExistingRunError(
             f"{folder} holds something that is not a run. Expected a new or empty folder; nothing "
             "was changed."
@@ -70,7 +71,7 @@ def is_finished(folder: str | os.PathLike) -> bool:
     return (pathlib.Path(folder) / MODEL).exists()
 
 
-def _is_run(folder: pathlib.Path) -> bool:
+def holds_run(folder: pathlib.Path) -> bool:
     """Whether a folder holds the configuration of a run, not just a file of its name."""
     try:
         config = read_config(folder)
@@ -81,16 +82,44 @@ def _is_run(folder: pathlib.Path) -> bool:
 
 def finish_run(folder: pathlib.Path, model: keras.Model) -> None:
     """Saves the trained model into a run folder, which makes the run a finished one."""
-    model.save(folder / _PARTIAL_MODEL)
-    os.replace(folder / _PARTIAL_MODEL, folder / MODEL)
+    _save_whole(model, folder / MODEL)
+    for path in find_checkpoints(folder).values():
+        path.unlink()
+
+
+def save_checkpoint(folder: pathlib.Path, model: keras.Model, epochs: int) -> None:
+    """Saves a model that has been trained for so many epochs, then removes other checkpoints."""
+    _save_whole(model, folder / f"checkpoint-{epochs:04}.keras")
+    for number, path in find_checkpoints(folder).items():
+        if number != epochs:
+            path.unlink()
+
+
+def find_checkpoints(folder: str | os.PathLike) -> dict[int, pathlib.Path]:
+    """The checkpoints in a run folder, by the number of epochs trained."""
+    found = {}
+    for path in pathlib.Path(folder).glob("checkpoint-*.keras"):
+        if match := re.fullmatch(r"checkpoint-(\d{4,})\.keras", path.name):
+            found[int(match[1])] = path
+    return found
+
+
+def _save_whole(model: keras.Model, path: pathlib.Path) -> None:
+    """Saves a model into a file that is either whole or not there."""
+    partial = path.with_name(_PARTIAL_MODEL)
+    model.save(partial)
+    os.replace(partial, path)
 
 
 def write_json(path: pathlib.Path, document: Any, *, indent: int | None = 1) -> None:
     """Writes a JSON file that is either whole or not there."""
+    _write_whole(path, (json.dumps(document, indent=indent, allow_nan=False) + "\n").encode())
+
+
+def _write_whole(path: pathlib.Path, content: bytes) -> None:
+    """Writes a file that is either whole or not there."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(
-        json.dumps(document, indent=indent, allow_nan=False) + "\n", encoding="utf-8"
-    )
+    partial.write_bytes(content)
     os.replace(partial, path)
 
 
@@ -117,16 +146,25 @@ def load_model(path: str | os.PathLike) -> tuple[keras.Model, dict[str, Any] | N
         config, file = read_config(path), path / MODEL
         if not file.exists():
             raise MissingFileError(f"{path} holds no finished run: there is no {MODEL} in it.")
+    model = read_model(file)
+    if not isinstance(model, Ensemble):
+        check_logits_classifier(model)
+    return model, config
+
+
+def read_model(file: pathlib.Path, *, compiled: bool = False) -> keras.Model:
+    """Reads a Keras file, with what it was compiled with if asked for.
+
+    Raises:
+        UnreadableFileError: It does not hold a Keras model.
+    """
     if not zipfile.is_zipfile(file):
         raise UnreadableFileError(f"{file} is not a Keras model. Expected a .keras file.")
     dict(METHODS)  # imports every method's class, without which Keras does not find it
     try:
-        model = keras.models.load_model(file, compile=False, safe_mode=True)
+        return keras.models.load_model(file, compile=compiled, safe_mode=True)
     except Exception as error:  # Keras raises whatever the broken part happens to cause
         raise UnreadableFileError(f"{file} cannot be read as a Keras model: {error}") from error
-    if not isinstance(model, Ensemble):
-        check_logits_classifier(model)
-    return model, config
 
 
 def read_config(folder: str | os.PathLike) -> dict[str, Any]:
@@ -158,6 +196,21 @@ def read_history(folder: str | os.PathLike) -> list[dict[str, float | None]]:
     with open(pathlib.Path(folder) / HISTORY, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return [{key: _number(value) for key, value in row.items()} for row in rows]
+
+
+def cut_history(folder: pathlib.Path, epochs: int) -> None:
+    """Drops what the history of a run holds beyond its first epochs.
+
+    Raises:
+        UnreadableFileError: It does not hold these, one a line.
+    """
+    path = folder / HISTORY
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    kept = lines[: epochs + 1]
+    expected = [b"epoch", *(b"%d" % epoch for epoch in range(epochs))]
+    if [line.split(b",")[0] for line in kept] != expected or not kept[-1].endswith(b"\n"):
+        raise UnreadableFileError(f"{path} does not hold {epochs} epochs, one a line.")
+    _write_whole(path, b"".join(kept))
 
 
 def _number(text: str) -> float | None:

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from parl_tf.augmentation import paired_batches, training_batches
+from parl_tf.checkpoints import Checkpoints, continue_run
 from parl_tf.data import MIRRORED_DATASETS, PIXEL_STATISTICS, Dataset, Split
 from parl_tf.defences import METHODS
 from parl_tf.defences.base import Ensemble
@@ -95,12 +96,16 @@ def train(
 ) -> Ensemble:
     """Trains an ensemble and leaves it in a run folder.
 
+    A run that was interrupted is continued by the same call, after its last whole epoch, and
+    ends as if it had not been.
+
     Args:
         method: Name of a training method.
         dataset: What to train and validate on. Diversity is measured on its first validation
             images, or training images if it has none.
         out: The run folder to make: `config.json`, `history.csv` (a line an epoch, written at its
-            end) and, once trained, `model.keras`.
+            end), a checkpoint of the last epoch and, once trained, `model.keras` instead. An
+            unfinished run there is continued if its configuration is the same, else begun anew.
         recipe: How to train; None for the recipe of the method's authors.
         num_members: How many members.
         seed: Decides initial weights, order, augmentation and what the method draws.
@@ -108,7 +113,7 @@ def train(
             needs one (DVERGE) and is given none trains an unprotected ensemble first, by the same
             recipe, in the folder `start` of its own.
         arguments: Keyword arguments of the method's class.
-        callbacks: Further Keras callbacks.
+        callbacks: Further Keras callbacks. What they keep to themselves is not continued.
         verbose: As for `fit`.
 
     Returns:
@@ -127,37 +132,57 @@ def train(
     ensemble = build_ensemble(
         method, dataset, recipe=recipe, num_members=num_members, seed=seed, **(arguments or {})
     )
-    make_batches = paired_batches if ensemble.uses_partners else training_batches
-    batches = make_batches(
-        dataset.train,
-        batch_size=recipe.batch_size,
-        seed=seed,
-        max_shift=recipe.max_shift,
-        flip=dataset.name in MIRRORED_DATASETS,
-        noise_stddev=recipe.noise_stddev,
-    )
-    measured_on = dataset.validation or dataset.train
-    diagnosed = measured_on.take(np.arange(min(_DIAGNOSED, len(measured_on))))
-    diagnostics = DiversityDiagnostics(diagnosed.images, diagnosed.labels)
-    started = None
-    if start_from is not None:
-        started = begin_from(ensemble, start_from)
-        if started.get("seed") != seed:
-            _log.warning(
-                "%s was trained from another seed: it has seen images that validate this run.",
-                start_from,
-            )
-    elif ensemble.needs_start:
-        started = {"run": _START}
+    folder = pathlib.Path(out)
+    started = _started(ensemble, start_from, seed)
+    config = _configuration(method, ensemble, dataset, recipe, seed, started)
+    own_start = folder / _START if started == {"run": _START} else None
+    if own_start:
+        _check_start(own_start, config)
+    continued = continue_run(folder, config)
+    ensemble, epoch = continued or (ensemble, 0)
+    batches = _training_batches(ensemble, dataset, recipe, seed, epoch)
+    # What is read from a file is compiled again: whether by XLA depends on the machine.
     ensemble.compile(
-        optimizer=_optimizer(recipe, int(batches.cardinality())),
+        optimizer=ensemble.optimizer if continued else _optimizer(recipe, len(batches)),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
-    config = {
+    if continued:
+        _log.info("%s: continuing after %d of %d epochs.", folder, epoch, recipe.epochs)
+    else:
+        begin_run(folder, config)
+        if own_start:
+            _train_start(own_start, method, dataset, recipe, num_members, seed, verbose)
+            begin_from(ensemble, own_start)
+    history = _fit(ensemble, batches, dataset, recipe, folder, epoch, callbacks, verbose)
+    if not np.isfinite(history.history.get("loss", [])).all():
+        raise DivergedError(
+            f"The loss is not a finite number any more; {folder} holds no model. Expected a "
+            f"smaller learning rate than {recipe.learning_rate}, perhaps."
+        )
+    finish_run(folder, ensemble)
+    return ensemble
+
+
+def _started(ensemble, start_from, seed):
+    """Gives an ensemble the weights that it begins from, if named; what a configuration says."""
+    if start_from is None:
+        return {"run": _START} if ensemble.needs_start else None
+    started = begin_from(ensemble, start_from)
+    if started.get("seed") != seed:
+        _log.warning(
+            "%s was trained from another seed: it has seen images that validate this run.",
+            start_from,
+        )
+    return started
+
+
+def _configuration(method, ensemble, dataset, recipe, seed, started):
+    """What a run is, as it is written into its folder."""
+    return {
         "format": 1,
         "method": method,
         "arguments": _own_arguments(ensemble),
-        "num_members": num_members,
+        "num_members": len(ensemble.members),
         "seed": seed,
         "start_from": started,
         "dataset": {
@@ -169,33 +194,45 @@ def train(
         "recipe": _as_json(recipe),
         "versions": versions(),
     }
-    own_start = pathlib.Path(out) / _START if started == {"run": _START} else None
-    if own_start:
-        _check_start(own_start, config)
-    folder = begin_run(out, config)
-    if own_start:
-        _train_start(own_start, method, dataset, recipe, num_members, seed, verbose)
-        begin_from(ensemble, own_start)
-    history = ensemble.fit(
-        batches,
-        epochs=recipe.epochs,
-        validation_data=_validation_batches(dataset.validation),
-        callbacks=[
-            diagnostics,
-            keras.callbacks.CSVLogger(folder / HISTORY),
-            keras.callbacks.TerminateOnNaN(),
-            *callbacks,
-        ],
-        shuffle=False,  # done by the batches themselves
-        verbose=verbose,
+
+
+def _training_batches(ensemble, dataset, recipe, seed, initial_epoch):
+    """The batches that an ensemble is trained on, from an epoch on."""
+    make_batches = paired_batches if ensemble.uses_partners else training_batches
+    return make_batches(
+        dataset.train,
+        batch_size=recipe.batch_size,
+        seed=seed,
+        max_shift=recipe.max_shift,
+        flip=dataset.name in MIRRORED_DATASETS,
+        noise_stddev=recipe.noise_stddev,
+        initial_epoch=initial_epoch,
     )
-    if not np.isfinite(history.history["loss"]).all():
-        raise DivergedError(
-            f"The loss is not a finite number any more; {folder} holds no model. Expected a "
-            f"smaller learning rate than {recipe.learning_rate}, perhaps."
+
+
+def _fit(ensemble, batches, dataset, recipe, folder, initial_epoch, callbacks, verbose):
+    """Trains from an epoch on, with a line of history and a checkpoint for each."""
+    measured_on = dataset.validation or dataset.train
+    diagnosed = measured_on.take(np.arange(min(_DIAGNOSED, len(measured_on))))
+    lines = keras.callbacks.CSVLogger(folder / HISTORY, append=True)
+    try:
+        return ensemble.fit(
+            batches,
+            epochs=recipe.epochs,
+            initial_epoch=initial_epoch,
+            validation_data=_validation_batches(dataset.validation),
+            callbacks=[
+                DiversityDiagnostics(diagnosed.images, diagnosed.labels),
+                lines,
+                keras.callbacks.TerminateOnNaN(),
+                *callbacks,
+                Checkpoints(folder),  # last: an epoch that has one is over
+            ],
+            shuffle=False,  # done by the batches themselves
+            verbose=verbose,
         )
-    finish_run(folder, ensemble)
-    return ensemble
+    finally:
+        lines.on_train_end()  # which `fit` does not get to when interrupted
 
 
 def _check_start(folder, config):

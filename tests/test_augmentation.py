@@ -90,7 +90,20 @@ def test_what_an_image_gets_does_not_depend_on_the_batch_it_is_left_in():
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_initial_epoch_continues_where_a_run_left_off(epoch):
     split = numbered(20)
-    assert_same(passes(split, epoch + 2)[epoch:], passes(split, 2, initial_epoch=epoch))
+    noise = {"noise_stddev": 0.1}
+    expected = passes(split, epoch + 2, **noise)[epoch:]
+    assert_same(expected, passes(split, 2, **noise, initial_epoch=epoch))
+
+
+def test_pairs_continue_where_a_run_left_off():
+    def pairs(initial_epoch=0):
+        batches = paired_batches(numbered(12), batch_size=4, seed=0, initial_epoch=initial_epoch)
+        return lambda: [np.concatenate(images) for images, _ in batches.as_numpy_iterator()]
+
+    from_the_beginning, continued = pairs(), pairs(2)
+    epochs = [from_the_beginning() for _ in range(4)]
+    np.testing.assert_array_equal(epochs[2:], [continued() for _ in range(2)])
+    assert not np.array_equal(epochs[0], epochs[2])
 
 
 def test_shift_and_flip_against_plain_loops():

@@ -1,16 +1,20 @@
+import functools
 import logging
+import shutil
 
 import keras
 import numpy as np
 import pytest
 
 import parl_tf
+from parl_tf.checkpoints import Checkpoints
 from parl_tf.errors import ExistingRunError, InputError, MissingFileError
 from parl_tf.recipes import Recipe, recipe_for
 from parl_tf.runs import load_model, read_config, read_history
 from parl_tf.training import _optimizer, build_ensemble, train
 
-DIGITS = parl_tf.load_dataset("digits", train_examples=64)
+# Validation images, and so the diagnosed ones, are one batch, which is traced once.
+DIGITS = parl_tf.load_dataset("digits", train_examples=64, validation_fraction=0.05)
 
 
 def test_no_two_seeds_share_a_member():
@@ -43,24 +47,45 @@ def test_bad_arguments_leave_nothing_behind(tmp_path, changes, message):
 
 
 @pytest.fixture
-def tiny_networks(monkeypatch):
+def small_networks(monkeypatch):
     """Networks of seven narrow convolutions under every name, and the names asked for."""
     asked = []
 
     class Names(dict):
         def __getitem__(self, name):
             asked.append(name)
-            return tiny
+            return small
 
     monkeypatch.setattr("parl_tf.training.NETWORKS", Names())
     return asked
 
 
-def tiny(num_classes, *, input_shape, normalization, seed, kernel_penalty=0.125):
+@pytest.fixture
+def tiny_networks(monkeypatch):
+    """Networks of one convolution under every name, which one is enough to diagnose."""
+
+    class Names(dict):
+        def __getitem__(self, name):
+            return functools.partial(small, num_convolutions=1)
+
+    monkeypatch.setattr("parl_tf.training.NETWORKS", Names())
+    diagnostics = functools.partial(parl_tf.DiversityDiagnostics, num_layers=1)
+    monkeypatch.setattr("parl_tf.training.DiversityDiagnostics", diagnostics)
+
+
+def small(
+    num_classes,
+    *,
+    input_shape,
+    normalization,
+    seed,
+    kernel_penalty=0.125,
+    num_convolutions=7,
+):
     keras.utils.set_random_seed(seed % 2**31)
     x = pixels = keras.Input(input_shape)
     x = keras.layers.AveragePooling2D(4)(x)
-    for _ in range(7):
+    for _ in range(num_convolutions):
         x = keras.layers.Conv2D(2, 3, padding="same")(x)
         x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
     return keras.Model(pixels, keras.layers.Dense(num_classes)(keras.layers.Flatten()(x)))
@@ -69,11 +94,11 @@ def tiny(num_classes, *, input_shape, normalization, seed, kernel_penalty=0.125)
 SHORT = {"epochs": 2, "batch_size": 16}
 
 
-def test_run_resolves_its_recipe_and_reports_diversity(tmp_path, tiny_networks):
+def test_run_resolves_its_recipe_and_reports_diversity(tmp_path, small_networks):
     out = tmp_path / "run"
     recipe = recipe_for("gal", **SHORT)
     train("gal", DIGITS, out, recipe=recipe, num_members=2, seed=3, verbose=0)
-    assert set(tiny_networks) == {"resnet20-leaky-relu"}
+    assert set(small_networks) == {"resnet20-leaky-relu"}
     config = read_config(out)
     assert config["recipe"]["network"] == "resnet20-leaky-relu"
     assert config["recipe"]["decay_at"] == [0.5, 0.75]
@@ -88,7 +113,7 @@ def test_run_resolves_its_recipe_and_reports_diversity(tmp_path, tiny_networks):
         assert -3.5 <= row["parl_penalty"] <= 7  # two members, seven layers
 
 
-def test_diversity_is_measured_without_validation_images_too(tmp_path, tiny_networks):
+def test_diversity_is_measured_without_validation_images_too(tmp_path, small_networks):
     dataset = parl_tf.load_dataset("digits", train_examples=32, validation_fraction=0)
     recipe = Recipe(epochs=1, batch_size=16)
     train("unprotected", dataset, tmp_path / "run", recipe=recipe, num_members=2, verbose=0)
@@ -117,7 +142,7 @@ def test_dverge_trains_its_start_first_and_says_so(tmp_path, tiny_networks, capl
 
 def test_dverge_begins_from_the_run_that_is_named(tmp_path, tiny_networks, caplog):
     start, out = tmp_path / "start", tmp_path / "run"
-    recipe = Recipe(**SHORT)
+    recipe = Recipe(epochs=1, batch_size=16)
     began = train("unprotected", DIGITS, start, recipe=recipe, num_members=2, seed=1, verbose=0)
     weights = [w for m in began.members for w in m.get_weights()]
     seen = []
@@ -161,6 +186,109 @@ def test_a_start_of_another_training_is_not_taken_for_ones_own(tmp_path, tiny_ne
     before = (out / "start" / "model.keras").stat().st_mtime_ns
     train("dverge", DIGITS, out, seed=1, **options)
     assert (out / "start" / "model.keras").stat().st_mtime_ns == before
+
+
+class InterruptedIn(keras.callbacks.Callback):
+    """Ends a training as Ctrl-C does, in the middle of an epoch."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.interrupted_epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.epoch == self.interrupted_epoch and batch == 1:
+            raise KeyboardInterrupt
+
+
+def assert_equal_runs(folder, ensemble, other_folder, other):
+    assert (folder / "history.csv").read_bytes() == (other_folder / "history.csv").read_bytes()
+    for ours, theirs in (
+        *zip(ensemble.variables, other.variables, strict=True),
+        *zip(ensemble.optimizer.variables, other.optimizer.variables, strict=True),
+    ):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.path)
+
+
+@pytest.mark.parametrize(
+    ("method", "recipe", "arguments"),
+    [
+        ("unprotected", {"noise_stddev": 0.1}, {}),
+        ("trs", {"optimizer": "sgd", "decay_at": (0.4,)}, {"num_steps": 1}),
+    ],
+)
+def test_an_interrupted_training_continues_as_if_it_had_not_been(
+    tmp_path, tiny_networks, caplog, method, recipe, arguments
+):
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    recipe = Recipe(epochs=3, batch_size=16, **recipe)
+    options = {"recipe": recipe, "num_members": 2, "seed": 1, "verbose": 0}
+    uninterrupted = train(method, DIGITS, whole, arguments=arguments, **options)
+    with pytest.raises(KeyboardInterrupt):
+        train(method, DIGITS, resumed, arguments=arguments, callbacks=[InterruptedIn(1)], **options)
+    left = ["checkpoint-0001.keras", "config.json", "history.csv"]
+    assert sorted(path.name for path in resumed.iterdir()) == left
+    with caplog.at_level(logging.INFO, logger="parl_tf"):
+        ensemble = train(method, DIGITS, resumed, arguments=arguments, **options)
+    assert "continuing after 1 of 3 epochs" in caplog.text
+    assert [row["epoch"] for row in read_history(resumed)] == [0, 1, 2]
+    assert_equal_runs(resumed, ensemble, whole, uninterrupted)
+    assert sorted(path.name for path in resumed.iterdir()) == [*left[1:], "model.keras"]
+
+
+@pytest.mark.slow
+def test_dverge_and_its_start_continue_each_from_its_own_checkpoint(
+    tmp_path, tiny_networks, monkeypatch
+):
+    # Six trainings: what is the same for every method is left out of them.
+    monkeypatch.setattr("parl_tf.training.DiversityDiagnostics", lambda *_: [])
+    digits = parl_tf.load_dataset("digits", train_examples=64, validation_fraction=0)
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    options = {"recipe": Recipe(**SHORT), "num_members": 2, "seed": 1, "verbose": 0}
+    options["arguments"] = {"num_steps": 1}
+    uninterrupted = train("dverge", digits, whole, **options)
+    interrupted = []
+
+    class InterruptedOnce(Checkpoints):
+        def on_epoch_end(self, epoch, logs=None):  # the history has its line by now
+            if epoch == 1 and type(self.model) not in interrupted:
+                interrupted.append(type(self.model))
+                raise KeyboardInterrupt
+            super().on_epoch_end(epoch, logs)
+
+    monkeypatch.setattr("parl_tf.training.Checkpoints", InterruptedOnce)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train("dverge", digits, resumed, **options)
+    assert interrupted == [parl_tf.Ensemble, parl_tf.DVERGE]
+    starts = [folder / "start" / "history.csv" for folder in (whole, resumed)]
+    assert starts[0].read_bytes() == starts[1].read_bytes()
+    shutil.rmtree(resumed / "start")  # which is not needed any more
+    ensemble = train("dverge", digits, resumed, **options)
+    assert_equal_runs(resumed, ensemble, whole, uninterrupted)
+    assert not (resumed / "start").exists()
+
+
+def test_a_training_that_lacks_only_its_end_is_finished(tmp_path, tiny_networks, monkeypatch):
+    out = tmp_path / "run"
+    options = {"recipe": Recipe(epochs=1, batch_size=16), "num_members": 2, "verbose": 0}
+
+    def interrupted(folder, model):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("parl_tf.training.finish_run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train("unprotected", DIGITS, out, **options)
+    saved = keras.models.load_model(out / "checkpoint-0001.keras")
+    history = (out / "history.csv").read_bytes()
+    ensemble = train("unprotected", DIGITS, out, **options)
+    for found, expected in zip(ensemble.get_weights(), saved.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert (out / "history.csv").read_bytes() == history
+    assert (out / "model.keras").exists()
 
 
 def test_a_bad_start_leaves_nothing_behind(tmp_path, tiny_networks):

@@ -62,7 +62,12 @@ def parser() -> argparse.ArgumentParser:
     )
     tool.add_argument("--method", required=True, help=", ".join(METHODS))
     tool.add_argument("--dataset", required=True, help=", ".join(DATASETS))
-    tool.add_argument("--out", required=True, metavar="RUN", help="run folder to make")
+    tool.add_argument(
+        "--out",
+        required=True,
+        metavar="RUN",
+        help="run folder to make; one that was interrupted is continued by the same command",
+    )
     tool.add_argument("--members", type=positive_int, default=3, help="default: 3")
     tool.add_argument(
         "--start-from",
