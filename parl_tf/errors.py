@@ -19,3 +19,7 @@ class DivergedError(RuntimeError):
 
 class ExistingRunError(FileExistsError):
     """An output that would overwrite a finished run or a result."""
+
+
+class MissingExtraError(ImportError):
+    """A feature whose optional extra is not installed; the message says how to install it."""

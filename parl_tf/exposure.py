@@ -9,7 +9,7 @@ from parl_tf.registry import check_choice
 
 TAPS = ("activation", "convolution")
 
-_CONVOLUTIONS = (
+CONVOLUTIONS = (
     keras.layers.Conv1D,
     keras.layers.Conv2D,
     keras.layers.Conv3D,
@@ -18,7 +18,7 @@ _CONVOLUTIONS = (
     keras.layers.SeparableConv1D,
     keras.layers.SeparableConv2D,
 )
-_WEIGHTED = (*_CONVOLUTIONS, keras.layers.Dense)
+_WEIGHTED = (*CONVOLUTIONS, keras.layers.Dense)
 _ACTIVATION_LAYERS = (
     keras.layers.ReLU,
     keras.layers.LeakyReLU,
@@ -88,8 +88,20 @@ def main_convolutions(model: keras.Model, num_layers: int) -> list[keras.Layer]:
     return [node.operation for node in _first_convolutions(model, num_layers)[1]]
 
 
-def _first_convolutions(model, num_layers):
-    """The graph of a model, and the nodes of its first convolutions in it."""
+def count_convolutions(model: keras.Model) -> int:
+    """How many convolutions a model has on its main path, the most that can be compared.
+
+    Args:
+        model: As for `expose_layers`.
+
+    Raises:
+        InputError: `model` has not the shape described, or no convolution.
+    """
+    return len(_all_convolutions(model)[1])
+
+
+def _all_convolutions(model):
+    """The graph of a model, and the nodes of the convolutions on its main path."""
     _check_functional(model)
     graph = _Graph(model)
     found = graph.main_convolutions()
@@ -97,6 +109,12 @@ def _first_convolutions(model, num_layers):
         raise InputError(
             f"Expected a model with convolutions outside nested models. Received: {model.name!r}."
         )
+    return graph, found
+
+
+def _first_convolutions(model, num_layers):
+    """The graph of a model, and the nodes of its first convolutions in it."""
+    graph, found = _all_convolutions(model)
     if not 1 <= num_layers <= len(found):
         raise InputError(
             f"Expected num_layers from 1 to {len(found)}, the convolutions on the main path of "
@@ -164,7 +182,7 @@ class _Graph:
         self._visit(model.outputs[0])
         for key, node in self._nodes.items():
             depth = max((self._depths[id(t)] for t in node.input_tensors), default=0)
-            self._depths[key] = depth + isinstance(node.operation, _CONVOLUTIONS)
+            self._depths[key] = depth + isinstance(node.operation, CONVOLUTIONS)
             for tensor in node.input_tensors:
                 self._readers.setdefault(id(tensor), []).append(node)
 
@@ -187,7 +205,7 @@ class _Graph:
         found = [
             (self._depths[key], position, node)
             for position, (key, node) in enumerate(self._nodes.items())
-            if isinstance(node.operation, _CONVOLUTIONS) and not self._is_shortcut(node)
+            if isinstance(node.operation, CONVOLUTIONS) and not self._is_shortcut(node)
         ]
         return [node for _, _, node in sorted(found, key=lambda item: item[:2])]
 
@@ -201,7 +219,7 @@ class _Graph:
             if isinstance(reader.operation, keras.layers.Add) or _is_operation(reader, {"Add"}):
                 depths = [self._depths[id(side)] for side in reader.input_tensors]
                 return self._depths[id(tensor)] < max(depths)
-            if isinstance(reader.operation, _CONVOLUTIONS) or _is_activation(reader):
+            if isinstance(reader.operation, CONVOLUTIONS) or _is_activation(reader):
                 return False
             tensor = reader.output_tensors[0]
         return False

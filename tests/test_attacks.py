@@ -1,5 +1,7 @@
 """Attacks against CleverHans's own functions, and against their promises."""
 
+import dataclasses
+
 import hypothesis
 import keras
 import numpy as np
@@ -20,9 +22,11 @@ from parl_tf.attacks.bim import BIM
 from parl_tf.attacks.fgsm import FGSM
 from parl_tf.attacks.mim import MIM
 from parl_tf.attacks.pgd import PGD
+from parl_tf.attacks.uniform_noise import UniformNoise
 from parl_tf.errors import InputError
 
 ENSEMBLE = parl_tf.Ensemble([residual_network(0), plain_network(1)])
+RESIDUAL = parl_tf.Ensemble([residual_network(0), residual_network(1)])
 EPSILON = 0.06
 STEP = np.float32(EPSILON) / np.float32(5)
 BOUNDS = {"clip_min": 0.0, "clip_max": 1.0}
@@ -145,26 +149,106 @@ def test_one_trace_serves_every_strength_batch_and_restart():
     assert len(traces) == before
 
 
+SHORT = {
+    "fgsm": {},
+    "uniform-noise": {},
+    "square": {"num_queries": 6},
+    "hop-skip-jump": {"num_steps": 1, "num_queries": 10, "num_starts": 3},
+}
 CRAFTERS = {
-    name: ATTACKS[name](**({} if name == "fgsm" else {"num_steps": 4})).prepare(ENSEMBLE)
+    name: ATTACKS[name](**SHORT.get(name, {"num_steps": 4})).prepare(
+        RESIDUAL if name == "sgm" else ENSEMBLE
+    )
     for name in ATTACKS
 }
+PREDICTED = np.argmax(logits_of(examples(8)[0]), axis=1)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-@hypothesis.given(
-    images=hnp.arrays("float32", (2, *IMAGE_SHAPE), elements=st.floats(0, 1, width=32)),
-    labels=hnp.arrays("int64", 2, elements=st.integers(0, NUM_CLASSES - 1)),
-    epsilon=st.floats(1e-4, 1),
-    seed=st.integers(0, 2**31 - 1),
-)
-@hypothesis.settings(max_examples=25, deadline=None)
-def test_examples_stay_in_the_ball_and_in_the_pixel_range(name, images, labels, epsilon, seed):
-    adversarial = CRAFTERS[name](images, labels, epsilon=epsilon, seed=seed)
-    assert adversarial.dtype == np.float32
-    assert np.abs(adversarial.astype("float64") - images).max() <= epsilon + 2**-22
-    assert adversarial.min() >= 0
-    assert adversarial.max() <= 1
+def test_examples_stay_in_the_ball_and_in_the_pixel_range(name):
+    @hypothesis.given(
+        images=hnp.arrays("float32", (2, *IMAGE_SHAPE), elements=st.floats(0, 1, width=32)),
+        labels=hnp.arrays("int64", 2, elements=st.integers(0, NUM_CLASSES - 1)),
+        epsilon=st.floats(1e-4, 1),
+        seed=st.integers(0, 2**31 - 1),
+    )
+    @hypothesis.settings(max_examples=25 if ATTACKS[name].in_graph else 5, deadline=None)
+    def check(images, labels, epsilon, seed):
+        adversarial = CRAFTERS[name](images, labels, epsilon=epsilon, seed=seed)
+        assert adversarial.dtype == np.float32
+        assert np.abs(adversarial.astype("float64") - images).max() <= epsilon + 2**-22
+        assert adversarial.min() >= 0
+        assert adversarial.max() <= 1
+
+    check()
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_examples_follow_from_the_seed_alone(name):
+    images, _ = examples(8)
+    first = CRAFTERS[name](images, PREDICTED, epsilon=EPSILON, seed=3)
+    tf.random.set_seed(99)
+    np.random.seed(99)
+    again = CRAFTERS[name](images, PREDICTED, epsilon=EPSILON, seed=3)
+    np.testing.assert_array_equal(again, first)
+    other = CRAFTERS[name](images, PREDICTED, epsilon=EPSILON, seed=4)
+    draws = next(f.init for f in dataclasses.fields(ATTACKS[name]) if f.name == "restarts")
+    assert (np.abs(other - first).max() > 1e-3) == draws
+    assert np.abs(first - images).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKS if ATTACKS[name].in_graph])
+def test_examples_do_not_depend_on_the_batch(name):
+    images, _ = examples(8)
+    whole, parts = (
+        CRAFTERS[name](images, PREDICTED, epsilon=EPSILON, seed=3, batch_size=batch_size)
+        for batch_size in (250, 3)
+    )
+    np.testing.assert_allclose(parts, whole, atol=1e-6)
+    tail = CRAFTERS[name](images[5:], PREDICTED[5:], epsilon=EPSILON, seed=3, first_index=5)
+    np.testing.assert_allclose(tail, whole[5:], atol=1e-6)
+
+
+def test_leaves_are_given_members_log_probabilities_and_seeds():
+    given = []
+
+    class Spy(Attack):
+        name = "spy"
+        in_graph = False
+
+        def perturb(self, model, batch):
+            given.append((model(batch.images).numpy(), batch))
+            return batch.images
+
+    images, labels = examples(5)
+    Spy()(ENSEMBLE, images, labels, epsilon=0.1, seed=4, first_index=7, batch_size=3)
+    members = np.array([member(images, training=False) for member in ENSEMBLE.members])
+    logs = np.concatenate([answer for answer, _ in given], axis=1)
+    np.testing.assert_allclose(logs, tf.nn.log_softmax(members), atol=1e-5)
+    keys = np.concatenate([batch.keys.numpy() for _, batch in given])
+    expected = [np.random.SeedSequence((4, 0, 7 + i)).generate_state(2) for i in range(5)]
+    np.testing.assert_array_equal(keys.view("uint32"), expected)
+    for _, batch in given:
+        np.testing.assert_array_equal(batch.start, batch.images)
+
+
+def test_uniform_noise_fills_the_ball_evenly_and_needs_no_gradient():
+    images = np.full((300, *IMAGE_SHAPE), 0.5, "float32")
+
+    @tf.custom_gradient
+    def without_gradient(x):
+        def fail(upstream):
+            raise NotImplementedError
+
+        return tf.reduce_mean(x, axis=[1, 2]), fail
+
+    noise = UniformNoise()(without_gradient, images, np.zeros(300, int), epsilon=0.2) - images
+    np.testing.assert_allclose(np.histogram(noise, 10, (-0.2, 0.2))[0], noise.size / 10, rtol=0.05)
+    assert noise.mean() == pytest.approx(0, abs=0.002)
+    assert noise.var() == pytest.approx(0.4**2 / 12, rel=0.02)
+    assert (noise**4).mean() == pytest.approx(0.2**4 / 5, rel=0.03)
+    correlations = np.corrcoef(noise.reshape(300, -1))[np.triu_indices(300, 1)]
+    assert np.abs(correlations).max() < 0.4
 
 
 class Runaway(Attack):
@@ -172,14 +256,14 @@ class Runaway(Attack):
 
     name = "runaway"
 
-    def perturb(self, logits_of, batch):
+    def perturb(self, model, batch):
         return batch.images + 100 * batch.epsilon
 
 
 class Broken(Attack):
     name = "broken"
 
-    def perturb(self, logits_of, batch):
+    def perturb(self, model, batch):
         return batch.images * np.nan
 
 
@@ -233,6 +317,10 @@ def test_refuses_bad_input(images, labels, options, message):
         (PGD, {"restarts": 0}, "restarts"),
         (MIM, {"decay_factor": -1.0}, "decay_factor"),
         (MIM, {"decay_factor": float("nan")}, "decay_factor"),
+        (FGSM, {"loss": "cross-entropy"}, "Unknown loss. Did you mean cross_entropy"),
+        (FGSM, {"fusion": "logit"}, "Unknown fusion. Did you mean logits"),
+        (BIM, {"fusion": None}, "Unknown fusion"),
+        (UniformNoise, {"restarts": 0}, "restarts"),
     ],
 )
 def test_refuses_bad_hyperparameters(attack, arguments, message):

@@ -17,9 +17,13 @@ from parl_tf.errors import InputError
 from parl_tf.gradients import project
 
 Logits = Callable[[tf.Tensor], tf.Tensor]
+"""From images (batch, height, width, channels) to logits (batch, classes)."""
 
-# How far rounding of float32 pixels in [0, 1] can carry a projected image out of its ball.
-_TOLERANCE = 2.0**-22
+MemberLogits = Callable[[tf.Tensor], tf.Tensor]
+"""From images to the log-probabilities of each member, (members, batch, classes)."""
+
+TOLERANCE = 2.0**-22
+"""How far rounding of float32 pixels in [0, 1] can carry a projected image out of its ball."""
 
 
 class Batch(NamedTuple):
@@ -31,12 +35,14 @@ class Batch(NamedTuple):
         start: Of the shape of `images`, where to begin: a point drawn uniformly from the ball and
             clipped to [0, 1] for an attack with a random start, else `images`.
         epsilon: float32 scalar, radius of the ball, in pixel units.
+        keys: int32 (batch, 2), seeds for what else an attack draws for each image.
     """
 
     images: tf.Tensor
     labels: tf.Tensor
     start: tf.Tensor
     epsilon: tf.Tensor
+    keys: tf.Tensor
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,24 +55,36 @@ class Attack(abc.ABC):
     Attributes:
         name: Its name on the command line and in records.
         random_start: Whether it begins at a random point of the ball instead of at the image.
-        restarts: How many such starts there are; 1 for an attack without.
+        in_graph: Whether `perturb` is traced into a graph; else it runs eagerly.
+        restarts: How many times the attack is run, each from draws of its own; 1 for an attack
+            that draws nothing.
     """
 
     name: ClassVar[str]
     random_start: ClassVar[bool] = False
+    in_graph: ClassVar[bool] = True
     restarts: int = dataclasses.field(default=1, init=False)
 
     @abc.abstractmethod
-    def perturb(self, logits_of: Logits, batch: Batch) -> tf.Tensor:
-        """Crafts adversarial examples for one batch, inside a graph.
+    def perturb(self, model: MemberLogits, batch: Batch) -> tf.Tensor:
+        """Crafts adversarial examples for one batch.
 
         Args:
-            logits_of: From images (batch, height, width, channels) to logits (batch, classes).
+            model: From images to the members' log-probabilities, (members, batch, classes); one
+                member for a single classifier.
             batch: The images, and what is known of them.
 
         Returns:
             Tensor of the shape of the images.
         """
+
+    def view(self, member: keras.Model | Logits) -> Logits:
+        """What the attack sees of a member: the member itself, or one with other gradients.
+
+        Raises:
+            InputError: A member that the attack cannot be made on.
+        """
+        return member
 
     def check_epsilon(self, epsilon: float) -> None:
         """Raises unless the attack can run in a ball of radius `epsilon`, in pixel units.
@@ -104,10 +122,10 @@ class Crafter:
 
     def __init__(self, attack: Attack, model: keras.Model | Logits) -> None:
         self._attack = attack
-        self._model = model
-        self._logits_of = logits_function(model)
+        self._members = _members_of(model)
+        self._model = member_logits([attack.view(member) for member in self._members])
         self._num_classes = 0
-        self._graph: Callable[..., tf.Tensor] | None = None
+        self._craft_batch: Callable[..., tf.Tensor] | None = None
 
     def __call__(
         self,
@@ -147,17 +165,18 @@ class Crafter:
             raise InputError(
                 f"Expected restart from 0 to {self._attack.restarts - 1}. Received: {restart}."
             )
-        graph = self._graph or self._open(images)
+        craft = self._craft_batch or self._open(images)
         examples = check_examples(images, labels, self._num_classes)
         parts = []
         for begin in range(0, len(examples), batch_size):
             batch = examples.take(np.arange(begin, min(begin + batch_size, len(examples))))
-            directions = self._directions(batch, seed, restart, first_index + begin)
-            adversarial = graph(
+            directions, keys = self._draws(batch, seed, restart, first_index + begin)
+            adversarial = craft(
                 tf.constant(batch.images),
                 tf.constant(batch.labels),
                 tf.constant(directions),
                 tf.constant(epsilon, tf.float32),
+                tf.constant(keys),
             ).numpy()
             _check_result(adversarial, batch.images, epsilon)
             parts.append(adversarial)
@@ -168,65 +187,82 @@ class Crafter:
 
         The number of images and the strength are left open in it: one trace serves every call.
         """
-        self._num_classes = _count_classes(self._model, images)
-        batch = tf.TensorSpec((None, *np.shape(images)[1:]), tf.float32)
-        signature = [
-            batch,
-            tf.TensorSpec((None,), tf.int64),
-            tf.TensorSpec((None,) * batch.shape.rank, tf.float32),
-            tf.TensorSpec((), tf.float32),
-        ]
-        self._graph = tf.function(self._craft, input_signature=signature)
-        return self._graph
+        self._num_classes = _count_classes(self._members, images)
+        self._craft_batch = self._craft
+        if self._attack.in_graph:
+            batch = tf.TensorSpec((None, *np.shape(images)[1:]), tf.float32)
+            signature = [
+                batch,
+                tf.TensorSpec((None,), tf.int64),
+                tf.TensorSpec((None,) * batch.shape.rank, tf.float32),
+                tf.TensorSpec((), tf.float32),
+                tf.TensorSpec((None, 2), tf.int32),
+            ]
+            # A partial, as TensorFlow takes many models' graphs of one method for a mistake.
+            self._craft_batch = tf.function(
+                functools.partial(self._craft), input_signature=signature
+            )
+        return self._craft_batch
 
-    def _directions(self, batch: Split, seed: int, restart: int, first_index: int) -> np.ndarray:
-        """Uniform draws from [-1, 1] for each pixel, from generators of each image's own."""
-        shape = batch.images.shape[1:]
-        if not self._attack.random_start:
-            return np.zeros((1,) * batch.images.ndim, "float32")
-        draws = [
-            np.random.default_rng((seed, restart, first_index + index)).uniform(-1, 1, shape)
-            for index in range(len(batch))
-        ]
-        return np.stack(draws).astype("float32")
+    def _draws(
+        self, batch: Split, seed: int, restart: int, first_index: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Uniform draws from [-1, 1] for each pixel, and seeds, from each image's generator."""
+        sources = [(seed, restart, first_index + index) for index in range(len(batch))]
+        keys = np.array([np.random.SeedSequence(s).generate_state(2) for s in sources])
+        directions = np.zeros((1,) * batch.images.ndim)
+        if self._attack.random_start:
+            shape = batch.images.shape[1:]
+            directions = np.array([np.random.default_rng(s).uniform(-1, 1, shape) for s in sources])
+        return directions.astype("float32"), keys.astype("uint32").view("int32")
 
-    def _craft(self, images, labels, directions, epsilon):
+    def _craft(self, images, labels, directions, epsilon, keys):
         """The attack's own steps between a start in the ball and a last projection onto it."""
         start = project(images + epsilon * directions, images, epsilon)
-        batch = Batch(images, labels, start, epsilon)
-        adversarial = self._attack.perturb(self._logits_of, batch)
+        batch = Batch(images, labels, start, epsilon, keys)
+        adversarial = self._attack.perturb(self._model, batch)
         return project(adversarial, images, epsilon)
 
 
-def logits_function(model: keras.Model | Logits) -> Logits:
-    """A model in inference mode as a function from images to log-probabilities.
-
-    Args:
-        model: An `Ensemble`, a functional Keras classifier, or already a function.
+def _members_of(model: keras.Model | Logits) -> list[keras.Model | Logits]:
+    """The members of an ensemble, or a single classifier.
 
     Raises:
-        InputError: A Keras model that returns probabilities, or is no classifier of images.
+        InputError: Not a model or function, or a Keras model that returns probabilities or is no
+            classifier of images.
     """
     if not callable(model):
         raise InputError(f"Expected a model or a function to logits. Received: {model!r}.")
-    answer: Callable[..., tf.Tensor] = model
-    if isinstance(model, keras.Model):
-        answer = functools.partial(answer, training=False)
     if isinstance(model, Ensemble):
-        return answer
+        return list(model.members)
     if isinstance(model, keras.Model):
         check_logits_classifier(model)
-    # As an ensemble's: the gradient of plain logits loses the true class's part where float32
-    # rounds its probability to 1.
-    return lambda images: tf.nn.log_softmax(tf.cast(answer(images), tf.float32))
+    return [model]
 
 
-def _count_classes(model: keras.Model | Logits, images: Any) -> int:
-    """Number of classes, from what a model or its members return, which must be logits."""
+def member_logits(members: Sequence[keras.Model | Logits]) -> MemberLogits:
+    """Members in inference mode as one function from images to their log-probabilities.
+
+    Log-probabilities, as the gradient of plain logits loses the true class's part where float32
+    rounds its probability to 1.
+    """
+    answers = [
+        functools.partial(member, training=False) if isinstance(member, keras.Model) else member
+        for member in members
+    ]
+
+    def answer(images: tf.Tensor) -> tf.Tensor:
+        logits = tf.stack([tf.cast(answer(images), tf.float32) for answer in answers])
+        return tf.nn.log_softmax(logits, axis=-1)
+
+    return answer
+
+
+def _count_classes(members: Sequence[keras.Model | Logits], images: Any) -> int:
+    """Number of classes, from what members return, which must be logits."""
     few = tf.constant(check_images(images)[:8])
-    parts: Sequence[Any] = model.members if isinstance(model, Ensemble) else [model]
-    for part in parts:
-        logits = np.asarray(part(few), "float32")
+    for member in members:
+        logits = np.asarray(member(few), "float32")
         if logits.ndim != 2 or len(logits) != len(few):
             raise InputError(f"Expected logits (batch, classes). Received: shape {logits.shape}.")
         if not np.isfinite(logits).all():
@@ -239,10 +275,16 @@ def _count_classes(model: keras.Model | Logits, images: Any) -> int:
     return logits.shape[1]
 
 
+def check_restarts(restarts: int) -> None:
+    """Raises InputError unless an attack can be run that many times."""
+    if restarts < 1:
+        raise InputError(f"Expected restarts of at least 1. Received: {restarts}.")
+
+
 def _check_result(adversarial: np.ndarray, images: np.ndarray, epsilon: float) -> None:
     """Raises if an attack's result left its ball or [0, 1], or is not finite."""
     distance = np.abs(adversarial.astype("float64") - images).max()
-    inside = distance <= epsilon + _TOLERANCE and adversarial.min() >= 0 and adversarial.max() <= 1
+    inside = distance <= epsilon + TOLERANCE and adversarial.min() >= 0 and adversarial.max() <= 1
     if not (inside and np.isfinite(adversarial).all()):
         raise RuntimeError(
             f"An attack's result is not within {epsilon} of its images and in [0, 1]: distance "

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from parl_tf.attacks.base import Batch, Logits
+from parl_tf.attacks.base import Batch, MemberLogits
 from parl_tf.attacks.iterative import IterativeAttack
 
 
@@ -13,13 +13,13 @@ from parl_tf.attacks.iterative import IterativeAttack
 class BIM(IterativeAttack):
     """Basic iterative method: steps along the sign of the gradient from the clean image.
 
-    Attributes are those of `IterativeAttack`.
+    Attributes and errors are those of `IterativeAttack`.
 
     Source: Kurakin et al. 2017, arXiv 1607.02533; CleverHans.
     """
 
     name: ClassVar[str] = "bim"
 
-    def perturb(self, logits_of: Logits, batch: Batch) -> tf.Tensor:
+    def perturb(self, model: MemberLogits, batch: Batch) -> tf.Tensor:
         """Steps from the images themselves."""
-        return self.descend(logits_of, batch)
+        return self.descend(model, batch)

@@ -7,25 +7,29 @@ import numpy as np
 import tensorflow as tf
 from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
 
-from parl_tf.attacks.base import Attack, Batch, Logits
+from parl_tf.attacks.base import Batch, MemberLogits
+from parl_tf.attacks.gradient import GradientAttack
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FGSM(Attack):
+class FGSM(GradientAttack):
     """Fast gradient sign method: one step of epsilon from the clean image.
+
+    Attributes and errors are those of `GradientAttack`.
 
     Source: Goodfellow et al. 2015, arXiv 1412.6572; CleverHans.
     """
 
     name: ClassVar[str] = "fgsm"
 
-    def perturb(self, logits_of: Logits, batch: Batch) -> tf.Tensor:
+    def perturb(self, model: MemberLogits, batch: Batch) -> tf.Tensor:
         """One step."""
         return fast_gradient_method(
-            logits_of,
+            model,
             batch.images,
             batch.epsilon,
             np.inf,
+            loss_fn=self.objective,
             clip_min=0.0,
             clip_max=1.0,
             y=batch.labels,

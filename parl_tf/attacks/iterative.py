@@ -7,26 +7,30 @@ import tensorflow as tf
 from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
 from cleverhans.tf2.utils import clip_eta
 
-from parl_tf.attacks.base import Attack, Batch, Logits
+from parl_tf.attacks.base import Batch, MemberLogits
+from parl_tf.attacks.gradient import GradientAttack
 from parl_tf.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class IterativeAttack(Attack):
+class IterativeAttack(GradientAttack):
     """An attack of several steps of one size.
 
     Attributes:
         num_steps: Number of steps.
-        step_size: Size of a step, in pixel units, at most epsilon; None for epsilon / 5.
+        step_size: Size of a step, in pixel units, at most epsilon; None for epsilon / 5. The
+            other attributes are those of `GradientAttack`.
 
     Raises:
-        InputError: Fewer than one step, or a step that is not positive.
+        InputError: Fewer than one step, a step that is not positive, or what `GradientAttack`
+            refuses.
     """
 
     num_steps: int = 50
     step_size: float | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.num_steps < 1:
             raise InputError(f"Expected num_steps of at least 1. Received: {self.num_steps}.")
         if self.step_size is not None and not 0 < self.step_size <= 1:
@@ -44,7 +48,7 @@ class IterativeAttack(Attack):
         """Size of a step in a ball of radius `epsilon`, both float32 scalars in pixel units."""
         return epsilon / 5.0 if self.step_size is None else tf.constant(self.step_size)
 
-    def descend(self, logits_of: Logits, batch: Batch) -> tf.Tensor:
+    def descend(self, model: MemberLogits, batch: Batch) -> tf.Tensor:
         """CleverHans's projected gradient descent, from a given start.
 
         CleverHans's own function draws its start from TensorFlow's global generator, so that a
@@ -55,14 +59,20 @@ class IterativeAttack(Attack):
         adversarial = batch.start
         for _ in tf.range(self.num_steps):
             adversarial = fast_gradient_method(
-                logits_of,
+                model,
                 adversarial,
                 self.step_for(batch.epsilon),
                 np.inf,
+                loss_fn=self.objective,
                 clip_min=0.0,
                 clip_max=1.0,
                 y=batch.labels,
             )
-            adversarial = batch.images + clip_eta(adversarial - batch.images, np.inf, batch.epsilon)
-            adversarial = tf.clip_by_value(adversarial, 0.0, 1.0)
+            adversarial = into_ball(adversarial, batch)
         return adversarial
+
+
+def into_ball(adversarial: tf.Tensor, batch: Batch) -> tf.Tensor:
+    """Projects onto the ball and the pixel range, as CleverHans does after a step."""
+    perturbation = clip_eta(adversarial - batch.images, np.inf, batch.epsilon)
+    return tf.clip_by_value(batch.images + perturbation, 0.0, 1.0)

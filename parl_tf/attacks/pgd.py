@@ -5,9 +5,8 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from parl_tf.attacks.base import Batch, Logits
+from parl_tf.attacks.base import Batch, MemberLogits, check_restarts
 from parl_tf.attacks.iterative import IterativeAttack
-from parl_tf.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,9 +28,8 @@ class PGD(IterativeAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.restarts < 1:
-            raise InputError(f"Expected restarts of at least 1. Received: {self.restarts}.")
+        check_restarts(self.restarts)
 
-    def perturb(self, logits_of: Logits, batch: Batch) -> tf.Tensor:
+    def perturb(self, model: MemberLogits, batch: Batch) -> tf.Tensor:
         """Steps from the random start."""
-        return self.descend(logits_of, batch)
+        return self.descend(model, batch)

@@ -15,6 +15,7 @@ from parl_tf.errors import (
     DivergedError,
     ExistingRunError,
     InputError,
+    MissingExtraError,
     MissingFileError,
     UnreadableFileError,
 )
@@ -61,27 +62,29 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(body: Callable[[], Any], *, print_json: bool) -> int:
+def run(body: Callable[[], Any], *, print_json: bool, tensorflow: bool = True) -> int:
     """Runs a tool's body, and turns the user's mistakes into messages and exit statuses.
 
     Args:
         body: Does the work, prints for people and returns a JSON document.
         print_json: Whether to print that document to standard output, and whatever `body` prints
             to standard error instead.
+        tensorflow: Whether the body needs TensorFlow, which takes seconds to import.
 
     Returns:
         The exit status.
     """
     try:
         with contextlib.redirect_stdout(sys.stderr if print_json else sys.stdout):
-            start_tensorflow()
+            if tensorflow:
+                start_tensorflow()
             _show_log()
             document = body()
     except (InputError, ExistingRunError) as error:
         return _fail(error, USAGE)
     except (MissingFileError, UnreadableFileError) as error:
         return _fail(error, MISSING)
-    except (OSError, DivergedError) as error:
+    except (OSError, DivergedError, MissingExtraError) as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)

@@ -1,0 +1,55 @@
+"""APGD: PGD that finds its own step size, through the Adversarial Robustness Toolbox."""
+
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from parl_tf.attacks.base import Batch, MemberLogits, check_restarts
+from parl_tf.attacks.gradient import GradientAttack
+from parl_tf.attacks.toolbox import Classifier, generate
+from parl_tf.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class APGD(GradientAttack):
+    """Auto-PGD: projected gradient descent with momentum, whose steps shrink as progress does.
+
+    Attributes:
+        num_steps: Number of steps; the first is 2 epsilon long.
+        restarts: Number of random starts. The other attributes are those of `GradientAttack`.
+
+    Raises:
+        InputError: Fewer than one step or start, or what `GradientAttack` refuses.
+
+    Source: Croce and Hein 2020, arXiv 2003.01690. Images that are misclassified are left alone.
+    """
+
+    name: ClassVar[str] = "apgd"
+    in_graph: ClassVar[bool] = False
+    num_steps: int = 100
+    restarts: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_restarts(self.restarts)
+        if self.num_steps < 1:
+            raise InputError(f"Expected num_steps of at least 1. Received: {self.num_steps}.")
+
+    def perturb(self, model: MemberLogits, batch: Batch) -> tf.Tensor:
+        """One run."""
+        from art.attacks.evasion import AutoProjectedGradientDescent
+
+        epsilon = float(batch.epsilon)
+        attack = AutoProjectedGradientDescent(
+            Classifier(model, batch, self.objective),
+            norm=np.inf,
+            eps=epsilon,
+            eps_step=2 * epsilon,
+            max_iter=self.num_steps,
+            nb_random_init=1,
+            batch_size=len(batch.images),
+            verbose=False,
+        )
+        return generate(attack, batch)

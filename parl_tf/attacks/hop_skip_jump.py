@@ -1,0 +1,88 @@
+"""HopSkipJump: an attack on decisions alone, through the Adversarial Robustness Toolbox."""
+
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from parl_tf.attacks.base import Attack, Batch, MemberLogits, check_restarts
+from parl_tf.attacks.toolbox import Classifier, generate
+from parl_tf.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HopSkipJump(Attack):
+    """HopSkipJump: walks along the decision boundary towards the image.
+
+    It asks the model for decisions only. The example that it finds may lie outside the ball and
+    is then projected into it, where it may fail.
+
+    Attributes:
+        num_steps: Number of steps along the boundary.
+        num_queries: Most queries to estimate a direction, at least 10.
+        num_starts: How many random images are tried for a first misclassified one.
+        restarts: Number of runs.
+
+    Raises:
+        InputError: A number outside these values.
+
+    Source: Chen et al. 2020, arXiv 1904.02144. Only images that are classified rightly are moved.
+    """
+
+    name: ClassVar[str] = "hop-skip-jump"
+    in_graph: ClassVar[bool] = False
+    num_steps: int = 20
+    num_queries: int = 1000
+    num_starts: int = 100
+    restarts: int = 1
+
+    def __post_init__(self) -> None:
+        check_restarts(self.restarts)
+        if self.num_steps < 1 or self.num_queries < 10 or self.num_starts < 1:
+            raise InputError(
+                "Expected num_steps and num_starts of at least 1 and num_queries of at least 10. "
+                f"Received: {self.num_steps}, {self.num_starts}, {self.num_queries}."
+            )
+
+    def perturb(self, model: MemberLogits, batch: Batch) -> tf.Tensor:
+        """One walk for each image that is classified rightly."""
+        from art.attacks.evasion import HopSkipJump as ToolboxHopSkipJump
+
+        classifier = Classifier(model, batch)
+        images, labels = batch.images.numpy(), batch.labels.numpy()
+        starts, found = self._starts(classifier, batch)
+        if not found.any():
+            return batch.images
+        attack = ToolboxHopSkipJump(
+            classifier,
+            batch_size=max(self.num_queries, 64),
+            norm=np.inf,
+            max_iter=self.num_steps,
+            max_eval=self.num_queries,
+            init_eval=min(100, self.num_queries),
+            verbose=False,
+        )
+        moved = batch._replace(images=tf.constant(images[found]), labels=tf.constant(labels[found]))
+        images = images.copy()
+        images[found] = generate(attack, moved, x_adv_init=starts[found]).numpy()
+        return tf.constant(images)
+
+    def _starts(self, classifier, batch):
+        """Random images of another class, and for which images there are any.
+
+        The toolbox would draw them from a generator that nobody can seed.
+        """
+        images, labels, keys = (part.numpy() for part in (batch.images, batch.labels, batch.keys))
+        generators = [np.random.default_rng(key.view("uint32")) for key in keys]
+        starts, found = images.copy(), np.zeros(len(images), bool)
+        wanted = np.argmax(classifier.predict(images), axis=1) == labels
+        for _ in range(self.num_starts):
+            if not (wanted & ~found).any():
+                break
+            drawn = np.array([g.uniform(0, 1, images.shape[1:]) for g in generators], "float32")
+            other = np.argmax(classifier.predict(drawn), axis=1) != labels
+            new = wanted & ~found & other
+            starts[new] = drawn[new]
+            found |= new
+        return starts, found

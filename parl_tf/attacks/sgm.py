@@ -1,0 +1,121 @@
+"""SGM: the skip gradient method, an attack made for transfer from residual networks."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import keras
+import tensorflow as tf
+
+from parl_tf.attacks.base import Batch, Logits, MemberLogits, check_restarts
+from parl_tf.attacks.iterative import IterativeAttack
+from parl_tf.errors import InputError
+from parl_tf.exposure import CONVOLUTIONS
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SGM(IterativeAttack):
+    """Skip gradient method: PGD whose gradients prefer shortcuts to residual branches.
+
+    Attributes:
+        residual_factor: Factor on the gradient that enters a residual branch, once a block, in
+            (0, 1]; 1 is PGD.
+        restarts: Number of random starts. The other attributes are those of `IterativeAttack`.
+
+    Raises:
+        InputError: A number outside these values, what `IterativeAttack` refuses, or a model
+            without residual blocks.
+
+    Source: Wu et al. 2020, arXiv 2002.05990, equation 5; their factor for ResNets. Their code
+    scales the gradient at the activations inside a branch instead, and so at stems as well.
+    """
+
+    name: ClassVar[str] = "sgm"
+    random_start: ClassVar[bool] = True
+    residual_factor: float = 0.2
+    restarts: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_restarts(self.restarts)
+        if not 0 < self.residual_factor <= 1:
+            raise InputError(
+                f"Expected residual_factor in (0, 1]. Received: {self.residual_factor}."
+            )
+
+    def view(self, member: keras.Model | Logits) -> Logits:
+        """A copy of a residual network whose branches scale their gradient."""
+        return scale_residual_gradients(member, self.residual_factor)
+
+    def perturb(self, model: MemberLogits, batch: Batch) -> tf.Tensor:
+        """Steps from the random start."""
+        return self.descend(model, batch)
+
+
+def scale_residual_gradients(member: Any, factor: float) -> keras.Model:
+    """Copies a residual network, with the gradient into each residual branch scaled.
+
+    Args:
+        member: Functional Keras model whose blocks end in an addition (`keras.layers.Add` or
+            `keras.ops.add`) of a shortcut and a branch with more convolutions behind it.
+        factor: What the gradient is multiplied by where it enters a branch.
+
+    Returns:
+        A model of the same values and other gradients; its weights are copies.
+
+    Raises:
+        InputError: A model that is not functional or has no such addition.
+    """
+    functional = isinstance(member, keras.Model) and getattr(member, "outputs", None)
+    if not functional or isinstance(member, keras.Sequential):
+        raise InputError(f"Expected a functional Keras model with shortcuts. Received: {member!r}.")
+    depths: dict[int, int] = {}  # most convolutions on a way from the input, by tensor
+    kept: list[keras.KerasTensor] = []  # so that no id is given twice
+    additions = 0
+
+    def call(operation, *args, **kwargs):
+        nonlocal additions
+        inputs = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
+        sides = [depths.get(id(tensor), 0) for tensor in inputs]
+        if type(operation).__name__ == "Add" and len(set(sides)) > 1:
+            additions += 1
+            branch = inputs[sides.index(max(sides))]
+            scaled = _ScaledGradient(factor)(branch)
+            args, kwargs = keras.tree.map_structure(
+                lambda x: scaled if x is branch else x, (args, kwargs)
+            )
+        output = operation(*args, **kwargs)
+        for tensor in keras.tree.flatten(output):
+            depths[id(tensor)] = max(sides, default=0) + isinstance(operation, CONVOLUTIONS)
+            kept.append(tensor)
+        return output
+
+    def copy(operation):
+        return type(operation).from_config(operation.get_config())
+
+    copied = keras.models.clone_model(member, clone_function=copy, call_function=call)
+    if not additions:
+        raise InputError(
+            f"Expected a network with residual blocks. Received: {member.name!r}, which adds no "
+            "shortcut to a branch of more convolutions."
+        )
+    for layer in member.layers:  # by name, as the scalings change the order of the layers
+        if layer.weights:
+            copied.get_layer(layer.name).set_weights(layer.get_weights())
+    return copied
+
+
+class _ScaledGradient(keras.layers.Layer):
+    """The identity, whose gradient is scaled."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self._factor = factor
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns the inputs."""
+
+        @tf.custom_gradient
+        def scaled(x):
+            return tf.identity(x), lambda upstream: self._factor * upstream
+
+        return scaled(inputs)

@@ -1,0 +1,65 @@
+"""Square: a search without gradients, through the Adversarial Robustness Toolbox."""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from parl_tf.attacks.base import Attack, Batch, MemberLogits, check_restarts
+from parl_tf.attacks.toolbox import Classifier, generate
+from parl_tf.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Square(Attack):
+    """Square attack: random squares of the ball's corners, kept where they lower the margin.
+
+    It asks the model for predictions only, so it is not misled by masked gradients.
+
+    Attributes:
+        num_queries: Number of squares tried.
+        first_area: Area of the first squares, relative to the image, in (0, 1).
+        restarts: Number of searches.
+
+    Raises:
+        InputError: A number outside these values, or first squares that do not fit into an image.
+
+    Source: Andriushchenko et al. 2020, arXiv 1912.00049.
+    """
+
+    name: ClassVar[str] = "square"
+    in_graph: ClassVar[bool] = False
+    num_queries: int = 1000
+    first_area: float = 0.8
+    restarts: int = 1
+
+    def __post_init__(self) -> None:
+        check_restarts(self.restarts)
+        if self.num_queries < 1:
+            raise InputError(f"Expected num_queries of at least 1. Received: {self.num_queries}.")
+        if not 0 < self.first_area < 1:
+            raise InputError(f"Expected first_area in (0, 1). Received: {self.first_area}.")
+
+    def perturb(self, model: MemberLogits, batch: Batch) -> tf.Tensor:
+        """One search."""
+        from art.attacks.evasion import SquareAttack
+
+        height, width = batch.images.shape[1:3]
+        if round(math.sqrt(self.first_area * height * width)) >= min(height, width):
+            raise InputError(
+                f"Expected a first_area of squares smaller than images of {height} x {width} "
+                f"pixels. Received: {self.first_area}."
+            )
+        attack = SquareAttack(
+            Classifier(model, batch),
+            norm=np.inf,
+            eps=float(batch.epsilon),
+            max_iter=self.num_queries,
+            p_init=self.first_area,
+            nb_restarts=1,
+            batch_size=len(batch.images),
+            verbose=False,
+        )
+        return generate(attack, batch)
