@@ -296,3 +296,16 @@ def test_a_saved_network_needs_nothing_of_this_package(tmp_path):
     assert result["imported"] == []
     for found, expected in zip(result["outputs"], model(IMAGES), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "convolutions"), [("resnet8", 7), ("resnet8-shortcut-batch-norm", 7), ("resnet20", 19)]
+)
+def test_depth_of_the_networks(name, convolutions):
+    network = NETWORKS[name](10, seed=0)
+    assert count_convolutions(network) == convolutions
+
+
+def test_refuses_stages_without_blocks():
+    with pytest.raises(InputError, match="blocks of at least 1"):
+        resnet20(10, blocks=0)

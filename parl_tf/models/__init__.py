@@ -12,6 +12,8 @@ NETWORKS = Registry(
         "resnet20-leaky-relu": "parl_tf.models.resnet:resnet20_leaky_relu",
         "resnet20-shortcut-batch-norm": "parl_tf.models.resnet:resnet20_shortcut_batch_norm",
         "resnet20-bare-stem": "parl_tf.models.resnet:resnet20_bare_stem",
+        "resnet8": "parl_tf.models.resnet:resnet8",
+        "resnet8-shortcut-batch-norm": "parl_tf.models.resnet:resnet8_shortcut_batch_norm",
         "wide-resnet-28-10": "parl_tf.models.wide_resnet:wide_resnet",
     },
 )

@@ -17,7 +17,6 @@ from parl_tf.models.layers import (
 from parl_tf.registry import check_choice
 
 _FILTERS = (16, 32, 64)
-_BLOCKS = 3
 
 
 def resnet20(
@@ -27,6 +26,7 @@ def resnet20(
     normalization: Normalization = None,
     num_exposed: int = 0,
     tap: str = "activation",
+    blocks: int = 3,
     activation: str = "relu",
     convolution_bias: bool = True,
     stem_batch_norm: bool = True,
@@ -49,6 +49,7 @@ def resnet20(
         num_exposed: With k > 0 the model returns `[logits, output 1, ..., output k]`, the
             outputs of its first k convolutions (see `expose_layers`).
         tap: What counts as a convolution's output, if any are exposed.
+        blocks: Residual blocks in each of the three stages: 3 make ResNet20, 1 ResNet8.
         activation: "relu", or "leaky_relu" with a slope of 0.1 below zero (GAL).
         convolution_bias: Whether convolutions have biases (not in DVERGE's network).
         stem_batch_norm: Whether the stem is normalised (not in Guardian's network).
@@ -70,6 +71,8 @@ def resnet20(
     check_tap(tap)
     if num_exposed < 0:
         raise InputError(f"Expected num_exposed of at least 0. Received: {num_exposed}.")
+    if blocks < 1:
+        raise InputError(f"Expected blocks of at least 1. Received: {blocks}.")
     check_choice("activation", activation, ACTIVATIONS)
     activate = ACTIVATIONS[activation]
     pixels = pixel_input(num_classes, input_shape, seed)
@@ -90,7 +93,7 @@ def resnet20(
     x = normalize(pixels, normalization)
     x = activate()(convolve(x, _FILTERS[0], 3, 1, stem_batch_norm))
     for stage, filters in enumerate(_FILTERS):
-        for block in range(_BLOCKS):
+        for block in range(blocks):
             strides = 2 if stage > 0 and block == 0 else 1
             shortcut = x
             x = activate()(convolve(x, filters, 3, strides))
@@ -120,3 +123,9 @@ resnet20_shortcut_batch_norm = functools.partial(
 resnet20_bare_stem = functools.partial(resnet20, stem_batch_norm=False)
 """The network that Guardian was published with. Source: the authors' code for arXiv 2112.04948
 v2."""
+
+resnet8 = functools.partial(resnet20, blocks=1)
+"""A small sibling with seven main convolutions, for trying things out."""
+
+resnet8_shortcut_batch_norm = functools.partial(resnet20_shortcut_batch_norm, blocks=1)
+"""The small sibling of the network that DVERGE was published with."""
