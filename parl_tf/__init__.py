@@ -9,12 +9,18 @@ import sys
 # The command line tools import what they need after they parsed their arguments: --help should
 # not wait for TensorFlow. Everyone else gets the whole interface, with the classes registered so
 # that `keras.models.load_model` finds them.
-_TOOLS = ("parl-train", "parl-attack", "parl-quickstart")
+_TOOLS = tuple(
+    f"parl-{tool}" for tool in ("train", "attack", "diversity", "report", "reproduce", "quickstart")
+)
 if os.path.basename(sys.argv[0] if sys.argv else "").removesuffix(".exe") not in _TOOLS:
     from parl_tf.attacks.bim import BIM
     from parl_tf.attacks.fgsm import FGSM
+    from parl_tf.attacks.mdi2_fgsm import MDI2FGSM
+    from parl_tf.attacks.mi_fgsm import MIFGSM
     from parl_tf.attacks.mim import MIM
     from parl_tf.attacks.pgd import PGD
+    from parl_tf.attacks.sgm import SGM
+    from parl_tf.attacks.uniform_noise import UniformNoise
     from parl_tf.augmentation import paired_batches, training_batches
     from parl_tf.data import load_dataset
     from parl_tf.defences.adp import ADP
@@ -37,14 +43,18 @@ if os.path.basename(sys.argv[0] if sys.argv else "").removesuffix(".exe") not in
         "DVERGE",
         "FGSM",
         "GAL",
+        "MDI2FGSM",
+        "MIFGSM",
         "MIM",
         "PARL",
         "PGD",
+        "SGM",
         "TRS",
         "AdversarialTraining",
         "DiversityDiagnostics",
         "Ensemble",
         "Guardian",
+        "UniformNoise",
         "evaluate_robustness",
         "expose_layers",
         "load_dataset",

@@ -1,25 +1,26 @@
 """Clean, black-box and white-box accuracy of models, as result records."""
 
 import dataclasses
-import functools
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from parl_tf.attacks.base import Attack
+from parl_tf.case_runner import Case, CaseRunner, Progress, ProgressCount, crafting
 from parl_tf.classifiers import check_logits_classifier
 from parl_tf.data import Split, check_examples, check_seed
 from parl_tf.defences.base import Ensemble
 from parl_tf.errors import InputError
-from parl_tf.fusion import log_mean_probability, majority_vote
-from parl_tf.records import Record
+from parl_tf.examples import ExampleWriter
+from parl_tf.fingerprints import fingerprint, weights_fingerprint
+from parl_tf.judging import Judge
+from parl_tf.records import ModelCard, Record
+from parl_tf.registry import check_choice
+from parl_tf.results import ResultStore
 from parl_tf.runs import versions
-
-Progress = Callable[[str, float], None]
 
 
 def evaluate_robustness(
@@ -28,18 +29,14 @@ def evaluate_robustness(
     epsilons: Sequence[float],
     data: Split | tuple[Any, Any],
     *,
-    surrogate: keras.Model | None = None,
-    surrogate_name: str = "surrogate",
-    seed: int = 0,
-    batch_size: int = 250,
-    data_description: Mapping[str, Any] | None = None,
-    on_progress: Progress | None = None,
+    surrogates: Mapping[str, keras.Model] | None = None,
+    **options: Any,
 ) -> list[Record]:
     """Measures models on clean images and under attack.
 
-    With a surrogate the threat model is black box: examples are crafted once, on the surrogate,
-    and shown to every target. Without one it is white box: crafted on each target itself. A
-    target answers with its members' majority vote; a single classifier is an ensemble of one.
+    With surrogates the threat model is black box: examples are crafted once on each surrogate and
+    shown to every target. Without, it is white box: crafted on each target itself. A target
+    answers with its members' majority vote; a single classifier is an ensemble of one.
 
     Args:
         targets: Models to evaluate, by name: an `Ensemble` of any method, or any functional Keras
@@ -47,172 +44,140 @@ def evaluate_robustness(
         attacks: Attacks to run.
         epsilons: Radii of the L-infinity ball, in pixel units of [0, 1].
         data: Images (n, height, width, channels), pixels in [0, 1], and integer labels (n,).
-        surrogate: Model to craft examples on; None for white box.
-        surrogate_name: Its name in the records.
-        seed: Seed of the random starts.
-        batch_size: Images at a time; memory is bounded by it.
-        data_description: What the images are, for the records.
-        on_progress: Called with a description and the part done, in [0, 1], as work goes on.
+        surrogates: Models to craft examples on, by name; None for white box.
+        **options: Those of `evaluate_cases`.
 
     Returns:
-        A record for each target on clean images, then for each attack, epsilon and target.
+        A record for each target on clean images, then for each attack, epsilon, surrogate and
+        target.
 
     Raises:
         InputError: Nothing to evaluate; models that do not fit the images or return
             probabilities; images, labels or epsilons outside their values. All is checked before
             the first attack.
     """
-    examples = _check_arguments(targets, attacks, epsilons, data, surrogate, seed, batch_size)
-    judges = {name: _Judge(model) for name, model in targets.items()}
-    # Who crafts, and for whom: the surrogate for all, or every target for itself.
-    if surrogate is not None:
-        crafting = [(surrogate, judges)]
-    else:
-        crafting = [(model, {name: judges[name]}) for name, model in targets.items()]
+    threat_model = "white_box" if surrogates is None else "black_box"
+    cases = [Case(threat_model, attack, float(e)) for attack in attacks for e in epsilons]
+    return evaluate_cases(targets, cases, data, surrogates=surrogates, **options)
+
+
+def evaluate_cases(
+    targets: Mapping[str, keras.Model],
+    cases: Sequence[Case],
+    data: Split | tuple[Any, Any],
+    *,
+    surrogates: Mapping[str, keras.Model] | None = None,
+    protocol: str = "custom",
+    seed: int = 0,
+    batch_size: int = 250,
+    out: str | os.PathLike | None = None,
+    examples_out: str | os.PathLike | None = None,
+    data_description: Mapping[str, Any] | None = None,
+    configs: Mapping[str, dict[str, Any] | None] | None = None,
+    on_progress: Progress | None = None,
+) -> list[Record]:
+    """Measures models on clean images and in given cases.
+
+    Args:
+        targets: As for `evaluate_robustness`.
+        cases: What to run.
+        data: As for `evaluate_robustness`.
+        surrogates: Models that the black-box cases are crafted on, by name.
+        protocol: Name of what the cases are together, for the records.
+        seed: Seed of the attacks' draws.
+        batch_size: Images at a time; memory is bounded by it.
+        out: Results file, written after every restart. If it is there and of the same evaluation,
+            the evaluation goes on where it stopped, or is not run again.
+        examples_out: Folder to leave the adversarial examples in.
+        data_description: What the images are, for the records.
+        configs: Configuration of the runs that trained targets and surrogates, by name.
+        on_progress: Called with a description and the part done, in [0, 1], as work goes on.
+
+    Returns:
+        A record for each target on clean images, then for each case and those concerned.
+
+    Raises:
+        InputError: As for `evaluate_robustness`, and a black-box case without surrogates.
+        ExistingRunError: `out` holds another evaluation, or cannot be written.
+        UnreadableFileError: `out` is not a results file.
+    """
+    if not isinstance(surrogates, Mapping | None):
+        raise InputError(
+            f"Expected surrogates as a mapping of name to model. Received: {surrogates!r}."
+        )
+    surrogates = dict(surrogates or {})
+    examples = check_models(targets, data, surrogates)
+    _check_cases(cases, surrogates, seed, batch_size)
+    cases = [case._replace(epsilon=float(case.epsilon)) for case in cases]
+    cards = model_cards({**surrogates, **targets}, configs)
     common: dict[str, Any] = {
-        "seed": seed,
-        "batch_size": batch_size,
-        "data": {"num_examples": len(examples), **(data_description or {})},
+        "protocol": protocol,
+        "seed": int(seed),
+        "batch_size": int(batch_size),
+        "data": {
+            **(data_description or {}),
+            "num_examples": len(examples),
+            "fingerprint": fingerprint(examples.images, examples.labels),
+        },
         "versions": versions(),
     }
-    total = sum(attack.restarts for attack in attacks) * len(epsilons) * len(crafting)
-    progress = _Progress(on_progress, total * len(examples))
-
-    records = []
-    for name, judge in judges.items():
-        began = time.monotonic()
-        verdict = _judge_all({name: judge}, examples, batch_size)[name]
-        records.append(
-            Record(
-                target=name,
-                threat_model="clean",
-                surrogate=None,
-                attack="clean",
-                hyperparameters={},
-                epsilon=0.0,
-                seconds=time.monotonic() - began,
-                **_summarize([verdict]),
-                **common,
-            )
-        )
-    for model, judged in crafting:
-        for attack in attacks:
-            craft = attack.prepare(model)
-            for epsilon in epsilons:
-                began = time.monotonic()
-                progress.say(f"{attack.name} at {epsilon:g} on {', '.join(judged)}")
-                verdicts = []
-                for restart in range(attack.restarts):
-                    crafted = functools.partial(craft, epsilon=epsilon, seed=seed, restart=restart)
-                    verdicts.append(_judge_all(judged, examples, batch_size, crafted, progress))
-                seconds = time.monotonic() - began
-                records.extend(
-                    Record(
-                        target=name,
-                        threat_model="white_box" if surrogate is None else "black_box",
-                        surrogate=None if surrogate is None else surrogate_name,
-                        attack=attack.name,
-                        hyperparameters=dataclasses.asdict(attack),
-                        epsilon=float(epsilon),
-                        seconds=seconds,
-                        **_summarize([verdict[name] for verdict in verdicts]),
-                        **common,
-                    )
-                    for name in judged
-                )
-    return records
+    plan = {
+        **common,
+        "targets": {name: cards[name].fingerprint for name in targets},
+        "surrogates": {name: cards[name].fingerprint for name in surrogates},
+        "cases": [
+            [case.threat_model, case.attack.name, dataclasses.asdict(case.attack), case.epsilon]
+            for case in cases
+        ],
+    }
+    store = ResultStore(out, plan)
+    writer = ExampleWriter(examples_out, examples, common) if examples_out else None
+    if store.finished and writer is None:
+        return store.records
+    work = list(crafting(cases, targets, surrogates))
+    total = sum(part.case.attack.restarts for part in work)
+    runner = CaseRunner(
+        examples=examples,
+        cards=cards,
+        judges={name: Judge(model) for name, model in targets.items()},
+        common=common,
+        store=store,
+        writer=writer,
+        progress=ProgressCount(on_progress, total * len(examples)),
+    )
+    runner.judge_clean()
+    for part in work:
+        runner.run(part)
+    store.finish()
+    return store.records
 
 
-class _Verdict(NamedTuple):
-    """How a model did on some images, a bool for each.
+def model_cards(
+    models: Mapping[str, keras.Model], configs: Mapping[str, dict[str, Any] | None] | None
+) -> dict[str, ModelCard]:
+    """What records say of models, by name; `configs` are those of their runs, where known."""
+    configs = configs or {}
+    return {
+        name: ModelCard(name=name, fingerprint=weights_fingerprint(model), config=configs.get(name))
+        for name, model in models.items()
+    }
 
-    Attributes:
-        vote_right: Whether the majority vote was right.
-        mean_right: Whether the class of the highest mean probability was right.
-        tied: Whether the vote was tied.
+
+def check_models(
+    targets: Mapping[str, keras.Model],
+    data: Split | tuple[Any, Any],
+    surrogates: Mapping[str, keras.Model],
+) -> Split:
+    """Checks that models and images fit each other, and returns the examples.
+
+    Raises:
+        InputError: As for `evaluate_robustness`.
     """
-
-    vote_right: np.ndarray
-    mean_right: np.ndarray
-    tied: np.ndarray
-
-
-class _Judge:
-    """Compares a model's answers with the labels."""
-
-    def __init__(self, model: keras.Model) -> None:
-        self._model = model
-        self._graph = tf.function(self._judge, reduce_retracing=True)
-
-    def __call__(self, images: np.ndarray, labels: np.ndarray) -> _Verdict:
-        """Judges the model's answers on a batch."""
-        finite, *verdict = self._graph(tf.constant(images), tf.constant(labels))
-        if not finite:
-            raise InputError(f"Expected finite logits. Model {self._model.name!r} returned NaN.")
-        return _Verdict(*(part.numpy() for part in verdict))
-
-    def _judge(self, images, labels):
-        if isinstance(self._model, Ensemble):
-            logits = self._model.member_logits(images, training=False)
-        else:
-            logits = [self._model(images, training=False)]
-        winners, tied = majority_vote(logits)
-        mean_winners = tf.argmax(log_mean_probability(logits), axis=-1)
-        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(member)) for member in logits])
-        return finite, winners == labels, mean_winners == labels, tied
-
-
-class _Progress:
-    """Counts attacked images."""
-
-    def __init__(self, report: Progress | None, total: int) -> None:
-        self._report, self._total = report, max(total, 1)
-        self._done, self._description = 0, ""
-
-    def say(self, description: str) -> None:
-        """Says what comes next."""
-        self._description = description
-        self.advance(0)
-
-    def advance(self, count: int) -> None:
-        """Counts `count` more images."""
-        self._done += count
-        if self._report:
-            self._report(self._description, self._done / self._total)
-
-
-def _judge_all(judges, examples, batch_size, craft=None, progress=None) -> dict[str, _Verdict]:
-    """Shows the examples, or what is crafted from them, to every judge, a batch at a time."""
-    parts: dict[str, list[_Verdict]] = {name: [] for name in judges}
-    for first in range(0, len(examples), batch_size):
-        batch = examples.take(np.arange(first, min(first + batch_size, len(examples))))
-        images = batch.images
-        if craft:
-            images = craft(images, batch.labels, first_index=first, batch_size=batch_size)
-        for name, judge in judges.items():
-            parts[name].append(judge(images, batch.labels))
-        if progress:
-            progress.advance(len(batch))
-    return {
-        name: _Verdict(*map(np.concatenate, zip(*verdicts, strict=True)))
-        for name, verdicts in parts.items()
-    }
-
-
-def _summarize(verdicts: Sequence[_Verdict]) -> dict[str, Any]:
-    """What a record says of the verdicts of its restarts."""
-    return {
-        "correct": [verdict.vote_right.astype(int).tolist() for verdict in verdicts],
-        "mean_probability_accuracy": float(np.mean([v.mean_right for v in verdicts])),
-        "tie_rate": float(np.mean([v.tied for v in verdicts])),
-    }
-
-
-def _check_arguments(targets, attacks, epsilons, data, surrogate, seed, batch_size) -> Split:
-    """Validates everything that `evaluate_robustness` is given, and returns the examples."""
     if not isinstance(targets, Mapping) or not targets:
         raise InputError(f"Expected targets as a mapping of name to model. Received: {targets!r}.")
-    models = dict(targets) if surrogate is None else {**targets, "the surrogate": surrogate}
+    if twice := set(targets) & set(surrogates):
+        raise InputError(f"Expected surrogates that are no targets. Received: {sorted(twice)}.")
+    models = {**targets, **surrogates}
     shapes = {}
     for name, model in models.items():
         if isinstance(model, Ensemble):
@@ -231,13 +196,18 @@ def _check_arguments(targets, attacks, epsilons, data, surrogate, seed, batch_si
             f"Expected images of shape {tuple(image_shape)}, as the models take them. "
             f"Received: {np.shape(images)[1:]}."
         )
-    examples = check_examples(images, labels, num_classes)
-    for attack in attacks:
-        if not isinstance(attack, Attack):
-            raise InputError(f"Expected attacks such as parl_tf.FGSM(). Received: {attack!r}.")
-        for epsilon in epsilons:
-            attack.check_epsilon(epsilon)
+    return check_examples(images, labels, num_classes)
+
+
+def _check_cases(cases, surrogates, seed, batch_size):
+    """Raises InputError unless cases can be run."""
+    for case in cases:
+        if not isinstance(case.attack, Attack):
+            raise InputError(f"Expected attacks such as parl_tf.FGSM(). Received: {case.attack!r}.")
+        check_choice("threat model of a case", case.threat_model, ("black_box", "white_box"))
+        case.attack.check_epsilon(case.epsilon)
+    if not surrogates and any(case.threat_model == "black_box" for case in cases):
+        raise InputError("Expected surrogates to craft examples on. Received: none.")
     check_seed(seed)
     if batch_size < 1:
         raise InputError(f"Expected batch_size of at least 1. Received: {batch_size}.")
-    return examples

@@ -1,18 +1,31 @@
-"""Results of evaluations, as records from which every table and figure follows."""
+"""One result of an evaluation, from which tables and figures follow."""
 
 import dataclasses
-import json
-import os
-import pathlib
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from parl_tf.errors import ExistingRunError, MissingFileError, UnreadableFileError
-from parl_tf.runs import write_json
+from parl_tf.errors import InputError
 
+FORMAT = 2
 THREAT_MODELS = ("clean", "black_box", "white_box")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What a record says of a model.
+
+    Attributes:
+        name: Its name in tables.
+        fingerprint: Hash of its weights.
+        config: Configuration of the run that trained it; None for a bare Keras file.
+    """
+
+    name: str
+    fingerprint: str
+    config: dict[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,34 +33,38 @@ class Record:
     """How one target did on one set of images: clean, or attacked in one way.
 
     Attributes:
-        target: Name of the evaluated model.
+        target: The evaluated model.
         threat_model: "clean"; "black_box", crafted on the surrogate; or "white_box", crafted on
             the target itself.
-        surrogate: Name of the model that the examples were crafted on, if another one.
+        surrogate: The model that the examples were crafted on, if another one.
+        protocol: Name of the protocol that the record is part of; "custom" for none.
         attack: Name of the attack; "clean" for none.
         hyperparameters: Those of the attack.
         epsilon: Radius of the ball in pixel units of [0, 1]; 0 for clean images.
         correct: For each restart a 0 or 1 for each image: whether the majority vote was right.
-        mean_probability_accuracy: Part of the images that the mean probability gets right, over
-            all restarts.
-        tie_rate: Part of the votes that were tied, over all restarts.
-        seed: Seed of the random starts.
+        mean_right: For each restart, part of the images that the mean probability gets right.
+        tied: For each restart, part of the votes that were tied.
+        unmoved: For each restart, part of the images that the attack returned as they were.
+        seed: Seed of the attack's draws.
         batch_size: Images attacked at a time.
         seconds: Wall time of crafting and judging; crafting is shared by the targets of a
             surrogate.
-        data: What the images are: name, fingerprint, number, how they were drawn.
+        data: What the images are: `fingerprint` of exactly these, `num_examples`, and, where
+            known, name and fingerprint of the data set and how they were drawn.
         versions: Versions of the packages.
     """
 
-    target: str
+    target: ModelCard
     threat_model: str
-    surrogate: str | None
+    surrogate: ModelCard | None
+    protocol: str
     attack: str
     hyperparameters: dict[str, Any]
     epsilon: float
     correct: list[list[int]]
-    mean_probability_accuracy: float
-    tie_rate: float
+    mean_right: list[float]
+    tied: list[float]
+    unmoved: list[float]
     seed: int
     batch_size: int
     seconds: float
@@ -65,75 +82,152 @@ class Record:
         return float(np.mean(self.correct))
 
     @property
+    def survived(self) -> np.ndarray:
+        """Bool array (images,): whether the vote is right after every restart."""
+        return np.all(self.correct, axis=0)
+
+    @property
     def worst_case_accuracy(self) -> float:
         """Part of the images that the vote gets right after every restart."""
-        return float(np.all(self.correct, axis=0).mean())
+        return float(self.survived.mean())
+
+    @property
+    def mean_probability_accuracy(self) -> float:
+        """Part of the images that the mean probability gets right, the mean over restarts."""
+        return float(np.mean(self.mean_right))
+
+    @property
+    def tie_rate(self) -> float:
+        """Part of the votes that were tied, the mean over restarts."""
+        return float(np.mean(self.tied))
+
+    @property
+    def key(self) -> tuple:
+        """What tells a record apart from the others of one evaluation."""
+        crafted_on = self.surrogate.name if self.surrogate else None
+        return record_key(
+            self.target.name,
+            self.threat_model,
+            crafted_on,
+            self.attack,
+            self.hyperparameters,
+            self.epsilon,
+        )
 
 
-def save_records(records: Sequence[Record], path: str | os.PathLike) -> dict[str, Any]:
-    """Writes records to a new JSON file, whole or not at all, and returns the document.
+def record_key(
+    target: str,
+    threat_model: str,
+    surrogate: str | None,
+    attack: str,
+    hyperparameters: dict[str, Any],
+    epsilon: float,
+) -> tuple:
+    """The `key` of the record with these attributes; models by name."""
+    settings = tuple(sorted(hyperparameters.items()))
+    return (target, threat_model, surrogate, attack, settings, float(epsilon))
+
+
+def to_json(record: Record) -> dict[str, Any]:
+    """A record as a JSON value.
+
+    Masks are packed: each a string of hexadecimal digits, four images a digit, the first image
+    in the highest bit. Accuracies come with them, for readers without this package.
+    """
+    value = dataclasses.asdict(record)
+    value["correct"] = [
+        np.packbits(np.array(mask, bool)).tobytes().hex() for mask in record.correct
+    ]
+    value["accuracy"] = record.accuracy
+    value["worst_case_accuracy"] = record.worst_case_accuracy
+    return value
+
+
+def from_json(value: Any) -> Record:
+    """The record that `to_json` made a JSON value of.
 
     Raises:
-        ExistingRunError: There is something at `path`, or it cannot be written there.
+        InputError: Something is missing, of another type, or contradicts the rest.
     """
-    check_can_save(path)
-    document = to_document(records)
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, document, indent=None)
-    return document
-
-
-def check_can_save(path: str | os.PathLike) -> None:
-    """Raises unless records can be saved at `path`; errors are those of `save_records`."""
-    path = pathlib.Path(path)
-    if path.exists():
-        raise ExistingRunError(f"{path} already exists. Expected a new file.")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ExistingRunError(f"{path} cannot be written: {folder} is not a writable folder.")
-
-
-def to_document(records: Sequence[Record]) -> dict[str, Any]:
-    """Records as a JSON document; each comes with its accuracies, for readers without us."""
-    return {
-        "format": 1,
-        "records": [
-            {
-                **dataclasses.asdict(record),
-                "accuracy": record.accuracy,
-                "worst_case_accuracy": record.worst_case_accuracy,
-            }
-            for record in records
-        ],
-    }
-
-
-def load_records(path: str | os.PathLike) -> list[Record]:
-    """Reads what `save_records` wrote.
-
-    Raises:
-        MissingFileError: No such file.
-        UnreadableFileError: Not a file of records.
-    """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise MissingFileError(f"No result records at {path}.")
-    names = [field.name for field in dataclasses.fields(Record)]
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        records = [Record(**{name: item[name] for name in names}) for item in document["records"]]
-        for record in records:
-            _check(record)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise UnreadableFileError(f"{path} does not hold result records: {error!r}") from error
-    return records
+        given = {field.name: value[field.name] for field in dataclasses.fields(Record)}
+        given["target"] = ModelCard(**given["target"])
+        if given["surrogate"] is not None:
+            given["surrogate"] = ModelCard(**given["surrogate"])
+        given["correct"] = [
+            _unpack(mask, value["data"]["num_examples"]) for mask in given["correct"]
+        ]
+        record = Record(**given)
+        _check(record)
+        for name in ("accuracy", "worst_case_accuracy"):
+            if not math.isclose(value[name], getattr(record, name), abs_tol=1e-12):
+                raise ValueError(f"{name} is not that of its masks")
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise InputError(f"Expected a result record. Received one with: {error!r}.") from error
+    return record
+
+
+def _unpack(mask, count):
+    """Bits of hexadecimal digits."""
+    packed = np.frombuffer(bytes.fromhex(mask), "uint8")
+    if type(count) is not int or count < 1 or len(packed) != -(-count // 8):
+        raise ValueError(f"a mask of {len(packed)} bytes for {count!r} examples")
+    bits = np.unpackbits(packed)
+    if bits[count:].any():
+        raise ValueError(f"a mask of more than {count} examples")
+    return bits[:count].tolist()
 
 
 def _check(record: Record) -> None:
-    """Raises ValueError unless the parts of a record that are computed with make sense."""
-    masks = np.asarray(record.correct)
-    if masks.ndim != 2 or masks.size == 0 or not np.isin(masks, (0, 1)).all():
-        raise ValueError("correct is not a mask of 0 and 1 for each restart")
-    if record.threat_model not in THREAT_MODELS or not 0 <= float(record.epsilon) <= 1:
+    """Raises ValueError unless the parts of a record are what they should be."""
+    cards = [record.target, *([record.surrogate] if record.surrogate else [])]
+    texts = [record.protocol, record.attack]
+    for card in cards:
+        texts += [card.name, card.fingerprint]
+        if not isinstance(card.config, dict | None):
+            raise ValueError("a configuration that is not an object")
+    if not all(isinstance(text, str) and text for text in texts):
+        raise ValueError(f"names that are not text: {texts}")
+    if record.threat_model not in THREAT_MODELS or not 0 <= record.epsilon <= 1:
         raise ValueError(f"threat model {record.threat_model!r}, epsilon {record.epsilon!r}")
+    if (record.surrogate is not None) != (record.threat_model == "black_box"):
+        raise ValueError(
+            f"threat model {record.threat_model!r} and surrogate contradict each other"
+        )
+    clean = record.threat_model == "clean"
+    if clean != (record.attack == "clean") or clean != (record.epsilon == 0):
+        raise ValueError(
+            f"threat model {record.threat_model!r}, attack {record.attack!r} and epsilon "
+            f"{record.epsilon!r} contradict each other"
+        )
+    if not record.correct:
+        raise ValueError("no mask")
+    for name in ("mean_right", "tied", "unmoved"):
+        parts = getattr(record, name)
+        if len(parts) != len(record.correct) or not all(0 <= part <= 1 for part in parts):
+            raise ValueError(f"{name} is not a part for each restart")
+    objects = (record.hyperparameters, record.data, record.versions)
+    if not all(isinstance(part, dict) for part in objects):
+        raise ValueError("hyperparameters, data or versions that are not objects")
+    if any(isinstance(part, dict | list) for part in record.hyperparameters.values()):
+        raise ValueError("a hyperparameter that is not a number or text")
+    if not isinstance(record.data.get("fingerprint"), str):
+        raise ValueError("data without a fingerprint")
+    if type(record.seed) is not int or type(record.batch_size) is not int:
+        raise ValueError(f"seed {record.seed!r}, batch size {record.batch_size!r}")
+    if not (record.seed >= 0 and record.batch_size >= 1 and 0 <= record.seconds < math.inf):
+        raise ValueError(f"seed, batch size or seconds below their values: {record.seconds!r}")
+
+
+def survived_all(records: Sequence[Record]) -> np.ndarray:
+    """Which images survive all of some records of one target: bool array (images,).
+
+    Raises:
+        InputError: No records, or records of different targets or images.
+    """
+    kinds = {(record.target.fingerprint, record.data["fingerprint"]) for record in records}
+    if len(kinds) != 1:
+        raise InputError(
+            f"Expected records of one target and the same images. Received: {len(kinds)} kinds."
+        )
+    return np.all([record.survived for record in records], axis=0)

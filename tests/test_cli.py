@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import fcntl
 import inspect
 import json
 import os
@@ -15,11 +16,11 @@ import pytest
 from networks import plain_network
 
 import parl_tf
-from parl_tf.cli import attack, train
+from parl_tf.cli import attack, diversity, train
 from parl_tf.defences import METHODS
-from parl_tf.records import load_records
-
-pytestmark = pytest.mark.xdist_group("command line")  # they share two runs
+from parl_tf.diversity_records import load_diversity
+from parl_tf.judging import Judge
+from parl_tf.results import load_records
 
 SCRIPTS = pathlib.Path(sys.executable).parent
 TRAIN = [
@@ -39,17 +40,29 @@ def run(tool, *arguments, **options):
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def runs(tmp_path_factory):
-    """An unprotected and a PARL run, and what training them printed."""
-    folder = tmp_path_factory.mktemp("runs")
-    printed = {}
-    for name, options in {"unprotected": [], "parl": ["--num-layers", "2"]}.items():
-        out = folder / name
-        printed[name] = run(
-            "parl-train", "--method", name, *options, *TRAIN, "--out", out, "--json"
-        )
-    return folder, printed
+    """An unprotected and a PARL run, and what training them printed.
+
+    They are trained once for all of xdist's processes: under pytest 9.2 it ignores its groups.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    folder, done = folder / "runs", folder / "runs.json"
+    with open(folder.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            printed = {}
+            for name, options in {"unprotected": [], "parl": ["--num-layers", "2"]}.items():
+                given = ["--method", name, *options, *TRAIN, "--out", folder / name, "--json"]
+                trained = run("parl-train", *given)
+                printed[name] = [trained.returncode, trained.stdout, trained.stderr]
+            done.write_text(json.dumps(printed))
+    printed = json.loads(done.read_text())
+    return folder, {
+        name: subprocess.CompletedProcess(name, *entry) for name, entry in printed.items()
+    }
 
 
 @pytest.mark.slow
@@ -77,43 +90,181 @@ def test_train_leaves_a_run_and_prints_one_document(runs):
 
 
 @pytest.mark.slow
-def test_attack_black_box_and_white_box(runs, tmp_path):
+def test_attack_from_two_surrogates(runs, tmp_path):
     folder, _ = runs
-    targets = ["--target", folder / "parl", "--target", folder / "unprotected" / "model.keras"]
+    other = shutil.copy(folder / "unprotected" / "model.keras", tmp_path / "other.keras")
     out = tmp_path / "results.json"
-    black = run(
+    done = run(
         "parl-attack",
-        *targets,
-        "--dataset",
-        "digits",
-        "--surrogate",
-        folder / "unprotected",
-        *ATTACK,
-        "--out",
-        out,
-        "--json",
+        *("--target", folder / "parl", "--target", folder / "unprotected" / "model.keras"),
+        *("--surrogate", folder / "unprotected", "--surrogate", other),
+        *("--dataset", "digits", *ATTACK, "--attack", "fgsm", "pgd", "--out", out, "--json"),
     )
-    assert black.returncode == 0, black.stderr
-    assert "warning: the surrogate and parl were trained from seed 0" in black.stderr
-    assert json.loads(black.stdout) == json.loads(out.read_text())
-    records = load_records(out)
+    assert done.returncode == 0, done.stderr
+    assert "warning: unprotected and parl were trained from seed 0" in done.stderr
+    document, records = json.loads(done.stdout), load_records(out)
+    assert document["records"] == json.loads(out.read_text())["records"]
+    assert document["finished"] is True
     assert {record.threat_model for record in records} == {"clean", "black_box"}
-    assert {record.surrogate for record in records} == {None, "unprotected"}
-    assert {record.target for record in records} == {"parl", "model"}
-    assert {record.attack for record in records} == {"clean", "fgsm", "bim", "mim", "pgd"}
-    assert len(records) == 2 + 4 * 2 * 2
-    assert all(record.num_examples == 12 for record in records)
+    names = {r.surrogate.name for r in records if r.attack != "clean"}
+    assert names == {"unprotected", "other"}
+    assert {record.target.name for record in records} == {"parl", "model"}
+    assert {record.attack for record in records} == {"clean", "fgsm", "pgd"}
+    assert len(records) == 2 + 2 * 2 * 2 * 2
+    assert {record.num_examples for record in records} == {12}
     assert {len(record.correct) for record in records if record.attack == "pgd"} == {2}
+    assert {record.protocol for record in records} == {"custom"}
+    configs = {record.target.name: record.target.config for record in records}
+    assert configs["parl"]["method"] == "parl"
+    assert configs["model"] is None
+    for record in records:
+        assert record.data["name"] == "digits"
+        assert record.data["sample_seed"] == 0
+    # The two surrogates are the same network.
+    by_surrogate = {}
+    for record in records:
+        if record.surrogate:
+            key = (record.target.name, record.attack, record.epsilon)
+            by_surrogate.setdefault(key, []).append(record.correct)
+    assert all(first == second for first, second in by_surrogate.values())
 
-    white = run("parl-attack", "--target", folder / "parl", *ATTACK, "--attack", "fgsm")
-    assert white.returncode == 0, white.stderr
-    assert "white box" in white.stdout
-    assert "FGSM" in white.stdout
-    assert "PGD" not in white.stdout
 
-    again = run("parl-attack", "--target", folder / "parl", *ATTACK, "--out", out)
-    assert again.returncode == 2
-    assert "already exists" in again.stderr
+def attacked(*arguments):
+    """A quick evaluation in this process: its exit status."""
+    quick = ["--num-examples", "9", "--batch-size", "4", "--attack", "fgsm", "uniform-noise"]
+    return attack.main(
+        [*map(str, arguments), *quick, "--restarts", "2", "--epsilon", "0.05", "0.1"]
+    )
+
+
+def timeless(path):
+    """The records of a results file without their times."""
+    return [dataclasses.replace(record, seconds=0.0) for record in load_records(path)]
+
+
+@pytest.mark.slow
+def test_an_interrupted_attack_goes_on_with_the_same_out(runs, tmp_path, capsys, monkeypatch):
+    folder, _ = runs
+    out = tmp_path / "results.json"
+    given = ["--target", folder / "unprotected", "--seed", "1"]
+    judge, calls = Judge.__call__, []
+
+    def interrupt(self, *arguments):
+        calls.append(arguments)
+        if len(calls) == 3 * (1 + 2 + 1) + 2:  # clean, FGSM twice and noise once; then in between
+            raise KeyboardInterrupt
+        return judge(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Judge, "__call__", interrupt)
+        assert attacked(*given, "--out", out) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert [len(record.correct) for record in load_records(out)] == [1, 1, 1, 1]
+    calls.clear()
+    monkeypatch.setattr(Judge, "__call__", lambda *a: calls.append(a) or judge(*a))
+    assert attacked(*given, "--out", out) == 0
+    assert len(calls) == 3 * 3
+    assert "white box" in capsys.readouterr().out
+    assert attacked(*given, "--out", tmp_path / "whole.json") == 0
+    assert timeless(out) == timeless(tmp_path / "whole.json")
+    # Finished, it is only shown again; another one is refused.
+    before, calls = out.read_bytes(), []
+    assert attacked(*given, "--out", out, "--json") == 0
+    assert not calls
+    printed = capsys.readouterr().out.splitlines()[-1]
+    assert json.loads(printed)["records"] == json.loads(before)["records"]
+    for change, difference in ((["--seed", "2"], "data"), (["--loss", "margin"], "cases")):
+        assert attacked(*given, *change, "--out", out) == 2
+        error = capsys.readouterr().err
+        assert f"holds another evaluation: its {difference} is" in error
+        assert "Traceback" not in error
+    (tmp_path / "notes.json").write_text("mine")
+    assert attacked(*given, "--out", tmp_path / "notes.json") == 3
+    assert (tmp_path / "notes.json").read_text() == "mine"
+    assert out.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_saved_examples_are_shown_to_another_target(runs, tmp_path, capsys):
+    folder, _ = runs
+    saved, crafted, shown = (tmp_path / name for name in ("examples", "1.json", "2.json"))
+    surrogate = ["--surrogate", folder / "unprotected"]
+    given = ["--target", folder / "parl", *surrogate, "--seed", "4"]
+    assert attacked(*given, "--save-examples", saved, "--out", crafted) == 0
+    bare = ["--target", shutil.copy(folder / "parl" / "model.keras", tmp_path / "bare.keras")]
+    seen = [*bare, "--dataset", "digits", "--examples", saved, "--out", shown]
+    capsys.readouterr()
+    assert attack.main([*map(str, seen), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["finished"] is True
+    before, after = load_records(crafted), load_records(shown)
+    assert [record.correct for record in after] == [record.correct for record in before]
+    assert {record.protocol for record in after} == {"saved-examples"}
+    assert {record.seed for record in after} == {4}
+    assert {record.data["num_examples"] for record in after} == {9}
+    # Its own examples are white box.
+    itself = ["--target", folder / "unprotected", "--examples", saved]
+    assert attack.main(list(map(str, itself))) == 0
+    assert "white box" in capsys.readouterr().out
+    for option in (
+        *(["--attack", "fgsm"], ["--epsilon", "0.1"], ["--protocol", "paper"]),
+        *(["--save-examples", str(tmp_path)], ["--num-steps", "3"], list(map(str, surrogate))),
+    ):
+        assert attack.main([*map(str, seen), *option]) == 2
+        assert f"Received: {option[0]}" in capsys.readouterr().err
+    (file, *_) = saved.glob("*.npy")
+    file.write_bytes(file.read_bytes()[:-1])
+    assert attack.main(list(map(str, itself))) == 3
+    assert "was changed" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_protocol_is_run_and_a_changed_one_says_so(runs, tmp_path, capsys):
+    folder, _ = runs
+    out = tmp_path / "results.json"
+    given = ["--target", folder / "unprotected", "--protocol", "white-box", "--out", out]
+    few = ["--attack", "fgsm", "--epsilon", "0.05", "--num-examples", "9", "--num-steps", "2"]
+    assert attack.main(list(map(str, [*given, *few]))) == 0
+    printed = capsys.readouterr()
+    assert "warning: with another num_steps, epsilon, attack" in printed.err
+    assert "not all of protocol white-box" in printed.err
+    records = load_records(out)
+    assert [(r.attack, r.epsilon, r.protocol) for r in records] == [
+        ("clean", 0.0, "white-box"),
+        ("fgsm", 0.05, "white-box"),
+    ]
+
+
+@pytest.mark.slow
+def test_diagnostics_print_their_checks(runs, tmp_path, capsys):
+    folder, _ = runs
+    given = ["--target", folder / "parl", "--surrogate", folder / "unprotected"]
+    few = ["--attack", "fgsm", "--epsilon", "0.05", "--num-examples", "9"]
+    assert attack.main(list(map(str, [*given, "--protocol", "diagnostics", *few]))) == 0
+    printed = capsys.readouterr().out
+    assert "Does it only mask gradients?" in printed
+    assert "gradients do not vanish" in printed
+    assert "not run" in printed
+
+
+@pytest.mark.slow
+def test_diversity_of_a_run(runs, tmp_path, capsys):
+    folder, _ = runs
+    out = tmp_path / "new" / "diversity.json"
+    given = ["--target", folder / "unprotected", "--out", out, "--num-examples", "10"]
+    few = ["--num-steps", "1", "--batch-size", "10", "--epsilon", "0.05", "--json"]
+    assert diversity.main(list(map(str, [*given, *few]))) == 0
+    printed = capsys.readouterr()
+    record = load_diversity(out)
+    assert json.loads(printed.out) == dataclasses.asdict(record)
+    assert "Diversity of unprotected on 10 test images" in printed.err
+    assert "1 and 2" in printed.err
+    assert record.target.config["method"] == "unprotected"
+    assert np.shape(record.cka) == (19, 1)
+    assert record.data["name"] == "digits"
+    assert (record.attack["name"], record.attack["epsilon"]) == ("pgd", 0.05)
+    assert diversity.main(list(map(str, given))) == 2
+    assert "already exists" in capsys.readouterr().err
+    assert load_diversity(out) == record
 
 
 @pytest.mark.slow
@@ -125,7 +276,7 @@ def test_a_finished_run_is_not_trained_again(runs, capsys):
     assert (folder / "parl" / "model.keras").read_bytes() == before
 
 
-@pytest.mark.parametrize("tool", ["parl-train", "parl-attack"])
+@pytest.mark.parametrize("tool", ["parl-train", "parl-attack", "parl-diversity"])
 def test_help_does_not_wait_for_tensorflow(tool):
     code = (
         f"import sys; sys.argv = ['{tool}', '--help']\n"
@@ -254,8 +405,17 @@ def network(tmp_path):
         (["--dataset", "digits", "--epsilon", "-0.1"], 2, "epsilon in (0, 1]"),
         (["--dataset", "digits", "--epsilon", "8"], 2, "epsilon in (0, 1]"),
         (["--dataset", "digits", "--step-size", "0.05", "--epsilon", "0.03"], 2, "step_size"),
+        (["--dataset", "digits", "--loss", "margins"], 2, "Did you mean margin"),
+        (["--dataset", "digits", "--fusion", "logit"], 2, "Did you mean logits"),
         (["--dataset", "digits", "--surrogate", "nowhere"], 3, "No run folder or Keras file"),
         (["--dataset", "digits", "--surrogate", __file__], 3, "not a Keras model"),
+        (["--protocol", "papers"], 2, "Unknown protocol. Did you mean paper"),
+        (["--protocol", "paper"], 2, "Expected 1 surrogates for protocol paper. Received: 0"),
+        (["--protocol", "unlike-surrogates"], 2, "at least 3 surrogates"),
+        (["--protocol", "paper", "--attack", "square"], 2, "attack of protocol paper"),
+        (["--protocol", "paper", "--epsilon", "0"], 2, "epsilon in (0, 1]"),
+        (["--examples", "nowhere", "--dataset", "digits"], 3, "holds no adversarial examples"),
+        (["--examples", "nowhere", "--attack", "fgsm"], 2, "Received: --attack"),
     ],
 )
 def test_attack_ends_in_a_message(capsys, tmp_path, network, arguments, status, message):
@@ -267,12 +427,51 @@ def test_attack_ends_in_a_message(capsys, tmp_path, network, arguments, status, 
     assert not out.exists()
 
 
+def test_a_target_is_no_surrogate(capsys, network):
+    for path in (network, os.path.relpath(network)):
+        assert attack.main(["--target", network, "--surrogate", path]) == 2
+        assert "surrogates that are no targets" in capsys.readouterr().err
+
+
+def test_out_that_cannot_be_written_is_refused_before_anything_is_loaded(capsys, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path, tmp_path / "file" / "results.json"):
+        assert attack.main(["--target", "nowhere", "--out", str(out)]) == 2
+        assert "cannot be written" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_targets_of_one_name_keep_their_paths_apart(tmp_path):
-    names = attack._target_names(
-        [str(tmp_path / "a" / "run"), str(tmp_path / "b" / "run"), "other"]
-    )
-    assert list(names) == [str(tmp_path / "a" / "run"), str(tmp_path / "b" / "run"), "other"]
-    assert list(attack._target_names(["runs/w0.1", "runs/w0.5.keras"])) == ["w0.1", "w0.5"]
+    first, second = str(tmp_path / "a" / "run"), str(tmp_path / "b" / "run")
+    assert attack._names([first, second, "other"], []) == {
+        first: first,
+        second: second,
+        "other": "other",
+    }
+    assert list(attack._names([first, "other"], [second])) == [first, "other", second]
+    assert list(attack._names(["runs/w0.1", "runs/w0.5.keras"], [])) == ["w0.1", "w0.5"]
+    assert list(attack._names([first, first], ["other"])) == ["run", "other"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ([], 2, "bare Keras file"),
+        (["--dataset", "digits"], 2, "Expected an Ensemble"),
+        (["--target", "nowhere"], 3, "No run folder or Keras file"),
+        (["--dataset", "digit"], 2, "Did you mean digits"),
+        (["--dataset", "digits", "--out", __file__], 2, "already exists"),
+        (["--dataset", "digits", "--out", f"{__file__}/new.json"], 2, "cannot be written"),
+    ],
+)
+def test_diversity_ends_in_a_message(capsys, tmp_path, network, arguments, status, message):
+    out = tmp_path / "diversity.json"
+    given = ["--target", network, "--out", str(out), *arguments]
+    assert diversity.main(given) == status
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert "Traceback" not in printed.err
+    assert not out.exists()
 
 
 @pytest.mark.slow
@@ -292,9 +491,9 @@ def test_runs_of_another_data_set_are_refused(runs, tmp_path, capsys):
     (other / "config.json").write_text(
         json.dumps({**config, "dataset": {**config["dataset"], "name": "cifar10"}})
     )
-    given = ["--target", str(folder / "parl"), "--surrogate", str(other), *ATTACK]
+    given = ["--target", str(folder / "parl"), "--surrogate", str(other)]
     assert attack.main(given) == 2
-    assert "trained on digits. Received: the surrogate of cifar10" in capsys.readouterr().err
+    assert "trained on digits. Received: other of cifar10" in capsys.readouterr().err
 
 
 @pytest.mark.real_data
@@ -351,5 +550,12 @@ def test_training_and_attack_on_real_cifar10(cifar10_dir, tmp_path):
 
 def test_scripts_of_the_repository_are_executable():
     root = pathlib.Path(__file__).parent.parent
-    for name in ("bin/quickstart", "bin/test", "bin/parl-train", "bin/parl-attack", ".ci/run"):
+    for name in (
+        "bin/quickstart",
+        "bin/test",
+        "bin/parl-train",
+        "bin/parl-attack",
+        "bin/parl-diversity",
+        ".ci/run",
+    ):
         assert os.access(root / name, os.X_OK), name

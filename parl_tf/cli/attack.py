@@ -1,7 +1,6 @@
 """parl-attack: measures models on clean images and under attack."""
 
 import argparse
-import dataclasses
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -11,17 +10,29 @@ from parl_tf.attacks import ATTACKS
 from parl_tf.cli.common import add_data_arguments, finite, positive_int, run
 from parl_tf.data import DATASETS
 from parl_tf.errors import InputError
+from parl_tf.protocols import PROTOCOLS
 
 EPSILONS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07)
+ATTACKED_WITH = ("fgsm", "bim", "mim", "pgd")
+
+# Hyperparameters that can be set for every attack that has them.
+_HYPERPARAMETERS: dict[str, tuple[Any, str]] = {
+    "num_steps": (positive_int, "of iterative attacks"),
+    "step_size": (finite, "of iterative attacks, in pixel units; default: E / 5"),
+    "restarts": (positive_int, "runs of attacks that draw at random"),
+    "decay_factor": (finite, "of attacks with momentum"),
+    "loss": (str, "what gradient attacks raise: cross_entropy or margin"),
+    "fusion": (str, "of members: probabilities, logits or losses"),
+}
 
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of parl-attack."""
     tool = argparse.ArgumentParser(
         prog="parl-attack",
-        description="Measures models on clean test images and under attack. With a surrogate, "
-        "adversarial examples are crafted on it (black box); without one, on each target itself "
-        "(white box).",
+        description="Measures models on clean test images and under attack. With surrogates, "
+        "adversarial examples are crafted on them (black box); without, on each target itself "
+        "(white box). With --out an evaluation that was interrupted goes on where it stopped.",
     )
     tool.add_argument(
         "--target",
@@ -30,25 +41,34 @@ def parser() -> argparse.ArgumentParser:
         metavar="RUN_OR_KERAS_FILE",
         help="model to attack; may be repeated",
     )
-    tool.add_argument("--surrogate", metavar="RUN_OR_KERAS_FILE", help="model to craft examples on")
+    tool.add_argument(
+        "--surrogate",
+        action="append",
+        default=[],
+        metavar="RUN_OR_KERAS_FILE",
+        help="model to craft examples on; may be repeated",
+    )
+    tool.add_argument(
+        "--protocol",
+        metavar="NAME",
+        help=f"{', '.join(PROTOCOLS)}: named attacks, strengths and surrogates",
+    )
     tool.add_argument(
         "--dataset", help=f"{', '.join(DATASETS)}; default: what the targets were trained on"
     )
     tool.add_argument(
         "--attack",
         nargs="+",
-        default=list(ATTACKS),
         metavar="NAME",
-        help=f"default: {' '.join(ATTACKS)}",
+        help=f"{', '.join(ATTACKS)}; default: {' '.join(ATTACKED_WITH)}, or the protocol's",
     )
     tool.add_argument(
         "--epsilon",
         nargs="+",
         type=finite,
-        default=list(EPSILONS),
         metavar="E",
         help="radii of the L-infinity ball for pixels in [0, 1]; "
-        f"default: {' '.join(map(str, EPSILONS))}",
+        f"default: {' '.join(map(str, EPSILONS))}, or the protocol's",
     )
     tool.add_argument(
         "--num-examples",
@@ -57,20 +77,20 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="test images, drawn by the seed; default: 1000, or all if there are fewer",
     )
-    tool.add_argument(
-        "--num-steps", type=positive_int, default=50, help="of iterative attacks; default: 50"
-    )
-    tool.add_argument(
-        "--step-size", type=finite, help="of iterative attacks, in pixel units; default: E / 5"
-    )
-    tool.add_argument(
-        "--decay-factor", type=finite, default=0.01, help="of MIM; default: 0.01, PARL's own"
-    )
-    tool.add_argument(
-        "--restarts", type=positive_int, default=10, help="random starts of PGD; default: 10"
-    )
+    for name, (kind, text) in _HYPERPARAMETERS.items():
+        metavar = {positive_int: "N", finite: "X", str: "NAME"}[kind]
+        flag = f"--{name.replace('_', '-')}"
+        tool.add_argument(flag, type=kind, metavar=metavar, help=text)
     tool.add_argument("--batch-size", type=positive_int, default=250, help="default: 250")
-    tool.add_argument("--out", metavar="FILE.json", help="write the result records there")
+    tool.add_argument(
+        "--out", metavar="FILE.json", help="results file, written as the evaluation goes on"
+    )
+    tool.add_argument(
+        "--save-examples", metavar="DIR", help="leave the adversarial examples there, as float32"
+    )
+    tool.add_argument(
+        "--examples", metavar="DIR", help="show the targets what --save-examples left there"
+    )
     add_data_arguments(tool)
     return tool
 
@@ -85,100 +105,170 @@ def _attack(arguments: argparse.Namespace) -> dict[str, Any]:
     """Evaluates as told, prints the table, and returns the records."""
     from parl_tf.cli.display import evaluation_progress, print_table
     from parl_tf.data import load_dataset
-    from parl_tf.evaluation import evaluate_robustness
-    from parl_tf.records import check_can_save, save_records, to_document
+    from parl_tf.evaluation import evaluate_cases
     from parl_tf.report import accuracy_table
+    from parl_tf.results import check_can_write, to_document
     from parl_tf.runs import load_model
+    from parl_tf.saved_examples import evaluate_examples
 
-    attacks = [_make_attack(name, arguments) for name in dict.fromkeys(arguments.attack)]
-    epsilons = sorted(set(arguments.epsilon))
-    for attack in attacks:
-        for epsilon in epsilons:
-            attack.check_epsilon(epsilon)
+    if arguments.examples:
+        _check_only_shown(arguments)
+    cases = [] if arguments.examples else cases_of(arguments)
     if arguments.out:
-        check_can_save(arguments.out)
-    names = _target_names(arguments.target)
+        check_can_write(arguments.out)
+    names = _names(arguments.target, arguments.surrogate)
     loaded = {name: load_model(path) for name, path in names.items()}
-    surrogate, crafted_on = None, None
-    if arguments.surrogate:
-        surrogate, crafted_on = load_model(arguments.surrogate)
+    configs = {name: config for name, (_, config) in loaded.items()}
+    models = {name: model for name, (model, _) in loaded.items()}
+    targets, surrogates = (
+        {name: models[name] for name, path in names.items() if path in paths}
+        for paths in (arguments.target, arguments.surrogate)
+    )
+    if arguments.protocol and not arguments.examples:
+        PROTOCOLS[arguments.protocol].check_surrogates({name: configs[name] for name in surrogates})
     dataset = load_dataset(
-        _dataset_name(arguments.dataset, loaded),
+        dataset_name(arguments.dataset, {name: configs[name] for name in targets}),
         data_dir=arguments.data_dir,
         validation_fraction=0.0,
     )
-    configs = {name: config for name, (_, config) in loaded.items()}
-    _check_data(dataset, {**configs, "the surrogate": crafted_on})
-    if crafted_on:
-        _warn_of_kinship(crafted_on, configs)
-    sample = dataset.test.sample(arguments.num_examples, seed=arguments.seed)
-    with evaluation_progress() as on_progress:
-        records = evaluate_robustness(
-            {name: model for name, (model, _) in loaded.items()},
-            attacks,
-            epsilons,
-            sample,
-            surrogate=surrogate,
-            surrogate_name=_last_part(arguments.surrogate) if arguments.surrogate else "",
-            seed=arguments.seed,
-            batch_size=arguments.batch_size,
-            data_description={
-                "name": dataset.name,
-                "fingerprint": dataset.fingerprint,
-                "part": "test",
-                "sample_seed": arguments.seed,
-            },
-            on_progress=on_progress,
+    check_data(dataset, configs)
+    _warn_of_kinship(configs, targets, surrogates)
+    num_examples, sample_seed = _sampling(arguments)
+    sample = dataset.test.sample(num_examples, seed=sample_seed)
+    if arguments.examples:
+        records = evaluate_examples(
+            targets, arguments.examples, sample, configs=configs, out=arguments.out
         )
-    threat = "white box" if surrogate is None else f"black box from {arguments.surrogate}"
+    else:
+        with evaluation_progress() as on_progress:
+            records = evaluate_cases(
+                targets,
+                cases,
+                sample,
+                surrogates=surrogates,
+                protocol=arguments.protocol or "custom",
+                seed=arguments.seed,
+                batch_size=arguments.batch_size,
+                out=arguments.out,
+                examples_out=arguments.save_examples,
+                data_description={
+                    "name": dataset.name,
+                    "dataset_fingerprint": dataset.fingerprint,
+                    "part": "test",
+                    "sample_seed": sample_seed,
+                },
+                configs=configs,
+                on_progress=on_progress,
+            )
     print_table(
-        f"Vote accuracy (%) on {len(sample)} test images of {dataset.name}, {threat}",
+        f"Vote accuracy (%){_threats(records)} on {len(sample)} test images of {dataset.name}",
         *accuracy_table(records),
     )
+    if arguments.protocol == "diagnostics":
+        _print_checks(records)
     if arguments.out:
-        document = save_records(records, arguments.out)
         print(f"Records: {arguments.out}")
-        return document
-    return to_document(records)
+    return to_document(records, {}, finished=True)
 
 
-def _make_attack(name: str, arguments: argparse.Namespace):
-    """An attack with those of the given hyperparameters that it has."""
-    attack = ATTACKS[name]
-    has = {field.name for field in dataclasses.fields(attack) if field.init}
-    given = {
-        key: getattr(arguments, key)
-        for key in ("num_steps", "step_size", "restarts", "decay_factor")
-    }
-    return attack(**{key: value for key, value in given.items() if key in has})
+def _check_only_shown(arguments: argparse.Namespace) -> None:
+    """Raises InputError if saved examples are given together with how to craft others."""
+    names = ("surrogate", "protocol", "attack", "epsilon", "save_examples", *_HYPERPARAMETERS)
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name)]
+    if given:
+        raise InputError(
+            f"Expected --examples alone, which shows what is there. Received: {', '.join(given)}."
+        )
 
 
-def _target_names(paths: Sequence[str]) -> dict[str, str]:
-    """A name for each target: the last part of its path where that tells them apart."""
-    paths = list(dict.fromkeys(paths))
-    short = [_last_part(path) for path in paths]
+def _sampling(arguments: argparse.Namespace) -> tuple[int, int]:
+    """How many test images to draw by which seed: as asked for, or as saved examples were."""
+    from parl_tf.examples import read_examples
+
+    if not arguments.examples:
+        return arguments.num_examples, arguments.seed
+    data = read_examples(arguments.examples)[0]["data"]
+    if not {"num_examples", "sample_seed"} <= set(data):
+        raise InputError(
+            f"{arguments.examples} does not say which test images it is of; "
+            "parl_tf.saved_examples.evaluate_examples takes them as arrays."
+        )
+    return data["num_examples"], data["sample_seed"]
+
+
+def cases_of(arguments: argparse.Namespace) -> list[Any]:
+    """What to run: a protocol's cases, or the given attacks at the given strengths."""
+    from parl_tf.case_runner import Case
+    from parl_tf.protocols.base import make_attack
+
+    given = {name: getattr(arguments, name) for name in _HYPERPARAMETERS}
+    if arguments.protocol:
+        changed = [name for name, value in given.items() if value is not None]
+        changed += [name for name in ("epsilon", "attack") if getattr(arguments, name)]
+        if changed:
+            print(
+                f"warning: with another {', '.join(changed)} this is not all of protocol "
+                f"{arguments.protocol}; records say what was run",
+                file=sys.stderr,
+            )
+        protocol = PROTOCOLS[arguments.protocol]
+        return protocol.cases(epsilons=arguments.epsilon, attacks=arguments.attack, **given)
+    threat_model = "black_box" if arguments.surrogate else "white_box"
+    cases = []
+    for name in dict.fromkeys(arguments.attack or ATTACKED_WITH):
+        attack = make_attack(name, {}, **given)
+        for epsilon in sorted(set(arguments.epsilon or EPSILONS)):
+            attack.check_epsilon(epsilon)
+            cases.append(Case(threat_model, attack, epsilon))
+    return cases
+
+
+def _threats(records) -> str:
+    """Under which threat models records are, for a title."""
+    kinds = dict.fromkeys(record.threat_model for record in records)
+    named = [kind.replace("_", " ") for kind in kinds if kind != "clean"]
+    return f", {' and '.join(named)}," if named else ""
+
+
+def _print_checks(records) -> None:
+    """Prints the table of checks."""
+    from parl_tf.cli.display import print_table
+    from parl_tf.diagnostics import masking_checks
+
+    outcomes = {True: "pass", False: "FAIL", None: "not run"}
+    rows = [[c.target, c.check, outcomes[c.passed], c.detail] for c in masking_checks(records)]
+    print_table("Does it only mask gradients?", ["target", "expected", "outcome", "in %"], rows)
+
+
+def _names(targets: Sequence[str], surrogates: Sequence[str]) -> dict[str, str]:
+    """A name for each model: the last part of its path where that tells them apart."""
+    places = [{pathlib.Path(path).resolve() for path in paths} for paths in (targets, surrogates)]
+    if both := [str(path) for path in places[0] & places[1]]:
+        raise InputError(f"Expected surrogates that are no targets. Received: {sorted(both)}.")
+    paths = list(dict.fromkeys([*targets, *surrogates]))
+    short = [last_part(path) for path in paths]
     return {
         (name if short.count(name) == 1 else path): path
         for name, path in zip(short, paths, strict=True)
     }
 
 
-def _last_part(path: str) -> str:
+def last_part(path: str) -> str:
     """Name of a run folder or Keras file."""
     return pathlib.Path(path).resolve().name.removesuffix(".keras")
 
 
-def _dataset_name(given: str | None, loaded: dict) -> str:
+def dataset_name(given: str | None, configs: dict[str, dict[str, Any] | None]) -> str:
     """The data set to attack on: the given one, or what all targets were trained on."""
     if given:
         return given
-    bare = [name for name, (_, config) in loaded.items() if config is None]
+    bare = [name for name, config in configs.items() if config is None]
     if bare:
         raise InputError(
             f"{', '.join(bare)} is a bare Keras file, which does not say what it was trained on. "
             f"Expected --dataset, one of {', '.join(DATASETS)}."
         )
-    trained_on = {name: config["dataset"]["name"] for name, (_, config) in loaded.items()}
+    trained_on = {name: config["dataset"]["name"] for name, config in configs.items() if config}
     if len(set(trained_on.values())) > 1:
         raise InputError(
             f"Expected targets trained on one data set, or --dataset. Received: {trained_on}."
@@ -186,7 +276,7 @@ def _dataset_name(given: str | None, loaded: dict) -> str:
     return next(iter(trained_on.values()))
 
 
-def _check_data(dataset: Any, configs: dict[str, dict[str, Any] | None]) -> None:
+def check_data(dataset: Any, configs: dict[str, dict[str, Any] | None]) -> None:
     """Refuses a run of another data set, and says so if it saw another copy of this one."""
     for name, config in configs.items():
         if config is None:
@@ -204,15 +294,17 @@ def _check_data(dataset: Any, configs: dict[str, dict[str, Any] | None]) -> None
             )
 
 
-def _warn_of_kinship(surrogate: dict[str, Any], configs: dict[str, dict[str, Any] | None]) -> None:
-    """Says so if the surrogate began from the same weights as a target: it should be a stranger."""
-    for name, config in configs.items():
-        if config and config.get("seed") == surrogate.get("seed"):
-            print(
-                f"warning: the surrogate and {name} were trained from seed {config.get('seed')}; "
-                "a black-box attacker does not know it. Train the surrogate with another --seed.",
-                file=sys.stderr,
-            )
+def _warn_of_kinship(configs, targets, surrogates) -> None:
+    """Says so if a surrogate began from the same weights as a target: it should be a stranger."""
+    for surrogate in surrogates:
+        for name in targets:
+            seeds = [(configs[model] or {}).get("seed") for model in (surrogate, name)]
+            if seeds[0] is not None and seeds[0] == seeds[1]:
+                print(
+                    f"warning: {surrogate} and {name} were trained from seed {seeds[0]}; a "
+                    "black-box attacker does not know it. Train surrogates with another --seed.",
+                    file=sys.stderr,
+                )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,231 @@
+"""Checks that a target's robustness is not an artefact of weak attacks."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from parl_tf.records import Record
+
+SMALL = 0.02
+"""How much of the images a difference may be that counts as none."""
+LITTLE = 0.05
+"""How much of the images more steps or restarts may cost."""
+VANISHED = 0.01
+"""How much of the images a single gradient step may leave as they are."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Check:
+    """One check of one target.
+
+    Attributes:
+        target: Name of the target.
+        check: What was expected.
+        passed: Whether it was so; None if the records needed are not there.
+        detail: The numbers compared, in per cent, or what is missing.
+    """
+
+    target: str
+    check: str
+    passed: bool | None
+    detail: str
+
+
+def masking_checks(records: Sequence[Record]) -> list[Check]:
+    """Checks whether targets only mask their gradients.
+
+    A target that fails may still be robust, but its white-box numbers do not show it. A
+    difference counts from two standard errors of the images' paired differences and `SMALL` on.
+
+    Args:
+        records: Records of protocol "diagnostics", of any number of targets; others may be among
+            them and are not looked at. All masks are of the same images.
+
+    Returns:
+        Eight checks for each target, in the order of the targets' appearance.
+
+    Source: Carlini et al. 2019, arXiv 1902.06705, section 5; the thresholds are this package's.
+    """
+    diagnosed = [record for record in records if record.protocol == "diagnostics"]
+    checks = []
+    for name in dict.fromkeys(record.target.name for record in diagnosed):
+        own = [record for record in diagnosed if record.target.name == name]
+        checks += [
+            Check(target=name, check=text, passed=passed, detail=detail)
+            for text, (passed, detail) in _Target(own).checks().items()
+        ]
+    return checks
+
+
+Outcome = tuple[bool | None, str]
+
+
+class _Target:
+    """The records of one target."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self._white = [record for record in records if record.threat_model == "white_box"]
+        self._black = [record for record in records if record.threat_model == "black_box"]
+        self._clean = [record for record in records if record.threat_model == "clean"]
+
+    def checks(self) -> dict[str, Outcome]:
+        """What is expected, and whether it is so."""
+        return {
+            "iterative attacks beat FGSM": self._iterative(),
+            "accuracy falls with epsilon": self._falls(),
+            "accuracy reaches 0 in a large ball": self._large_ball(),
+            "more steps and restarts change little": self._more_budget(),
+            "white box beats transfer, image by image": self._transfer(),
+            "a search without gradients does no better": self._gradient_free(),
+            "noise of the same size does far less": self._noise(),
+            "gradients do not vanish": self._vanishing(),
+        }
+
+    def _iterative(self) -> Outcome:
+        pairs = [
+            (f"{_at(fgsm)} FGSM {_percent(fgsm.survived)}, BIM {_percent(bim.survived)}", bim, fgsm)
+            for fgsm in self._of("fgsm")
+            for bim in self._of("bim", fgsm.epsilon)
+        ]
+        return _every((text, not _above(bim, fgsm)) for text, bim, fgsm in pairs)
+
+    def _falls(self) -> Outcome:
+        ladder = [*self._clean, *sorted(self._strongest(), key=lambda record: record.epsilon)]
+        if len(ladder) < 3:
+            return None, "not run: white-box PGD at two strengths, and clean images"
+        text = ", ".join(f"{_at(record)} {_percent(record.survived)}" for record in ladder)
+        falls = not any(_above(more, less) for less, more in itertools.pairwise(ladder))
+        return falls, text
+
+    def _large_ball(self) -> Outcome:
+        largest = max(self._strongest(), key=lambda record: record.epsilon, default=None)
+        if largest is None or largest.epsilon < 0.5:
+            return None, "not run: white-box PGD at epsilon 0.5"
+        return (
+            float(largest.survived.mean()) <= SMALL,
+            f"{_at(largest)} {_percent(largest.survived)}",
+        )
+
+    def _more_budget(self) -> Outcome:
+        found = []
+        for epsilon in self._epsilons():
+            runs = sorted(self._of("pgd", epsilon), key=lambda r: r.hyperparameters["num_steps"])
+            if len(runs) < 2:
+                continue
+            few, many = runs[0], runs[-1]
+            first = np.asarray(few.correct[0], bool)
+            costs = [_lost(first, few.survived), _lost(few.survived, many.survived)]
+            found.append(
+                (
+                    f"{_at(few)} one start {_percent(first)}, {len(few.correct)} starts "
+                    f"{_percent(few.survived)}, {many.hyperparameters['num_steps']} steps "
+                    f"{_percent(many.survived)}",
+                    max(costs) <= LITTLE,
+                )
+            )
+        return _every(found)
+
+    def _transfer(self) -> Outcome:
+        found = []
+        for epsilon in self._epsilons():
+            white = self._worst(epsilon)
+            transferred = [record.survived for record in self._black if record.epsilon == epsilon]
+            if white is None or not transferred:
+                continue
+            black = np.all(transferred, axis=0)
+            only = float((white & ~black).mean())
+            text = f"at {epsilon:g} fooled by transfer alone {100 * only:.1f}"
+            found.append((text, only <= SMALL))
+        return _every(found)
+
+    def _gradient_free(self) -> Outcome:
+        found = []
+        for attack in ("square", "hop-skip-jump"):
+            for record in self._of(attack):
+                white = self._worst(record.epsilon)
+                if white is None:
+                    continue
+                text = f"{_at(record)} {attack} {_percent(record.survived)}, "
+                text += f"gradients {_percent(white)}"
+                found.append((text, not _masks_above(white, record.survived)))
+        return _every(found, "Square (extra art)")
+
+    def _noise(self) -> Outcome:
+        found = []
+        for record in self._of("uniform-noise"):
+            white = self._worst(record.epsilon)
+            if white is None or not self._clean:
+                continue
+            clean = self._clean[0].survived
+            lost_to_noise, lost = _lost(clean, record.survived), _lost(clean, white)
+            text = f"{_at(record)} noise costs {100 * lost_to_noise:.1f}, attack {100 * lost:.1f}"
+            found.append((text, lost_to_noise <= max(lost / 2, SMALL)))
+        return _every(found)
+
+    def _vanishing(self) -> Outcome:
+        return _every(
+            (f"{_at(record)} unmoved by FGSM {100 * unmoved:.1f}", unmoved <= VANISHED)
+            for record in self._of("fgsm")
+            for unmoved in [max(record.unmoved)]
+        )
+
+    def _of(self, attack: str, epsilon: float | None = None) -> list[Record]:
+        """White-box records of an attack."""
+        return [
+            record
+            for record in self._white
+            if record.attack == attack and epsilon in (None, record.epsilon)
+        ]
+
+    def _epsilons(self) -> list[float]:
+        """Strengths of the white-box records, ascending."""
+        return sorted({record.epsilon for record in self._white})
+
+    def _strongest(self) -> list[Record]:
+        """At each strength the PGD of most steps."""
+        runs = sorted(self._of("pgd"), key=lambda record: record.hyperparameters["num_steps"])
+        return list({record.epsilon: record for record in runs}.values())
+
+    def _worst(self, epsilon: float) -> np.ndarray | None:
+        """Which images survive every gradient attack at a strength."""
+        names = ("fgsm", "bim", "mim", "mi-fgsm", "pgd", "apgd")
+        masks = [record.survived for name in names for record in self._of(name, epsilon)]
+        return np.all(masks, axis=0) if masks else None
+
+
+def _above(one: Record, other: Record) -> bool:
+    """Whether clearly more images survive `one` than `other`."""
+    return _masks_above(one.survived, other.survived)
+
+
+def _masks_above(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether clearly more images are set in `one` than in `other`."""
+    differences = one.astype(float) - other
+    error = differences.std() / math.sqrt(len(differences))
+    return bool(differences.mean() > max(2 * error, SMALL))
+
+
+def _lost(before: np.ndarray, after: np.ndarray) -> float:
+    """How much fewer of the images are set in `after`; a count of them, so a threshold is exact."""
+    return (int(before.sum()) - int(after.sum())) / len(before)
+
+
+def _every(outcomes: Iterable[tuple[str, bool]], needed: str = "white-box records") -> Outcome:
+    """Several comparisons as one outcome."""
+    outcomes = list(outcomes)
+    if not outcomes:
+        return None, f"not run: {needed}"
+    return all(passed for _, passed in outcomes), "; ".join(text for text, _ in outcomes)
+
+
+def _at(record: Record) -> str:
+    """The strength of a record."""
+    return f"at {record.epsilon:g}" if record.epsilon else "clean"
+
+
+def _percent(mask: np.ndarray) -> str:
+    """Part of the images set in a mask."""
+    return f"{100 * mask.mean():.1f}"

@@ -1,0 +1,165 @@
+"""What a named way of evaluating is."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from parl_tf.attacks import ATTACKS
+from parl_tf.attacks.base import Attack
+from parl_tf.case_runner import Case
+from parl_tf.errors import InputError
+from parl_tf.registry import check_choice
+
+EPSILONS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07)
+"""The paper's strengths, in pixel units of [0, 1]."""
+
+Setting = tuple[str, dict[str, Any]]
+"""Name of an attack, and its hyperparameters where they are not its defaults."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """A named way of evaluating.
+
+    Attributes:
+        name: Its name on the command line and in records.
+        description: What it runs and how its records are read, for people.
+        black_box: Attacks crafted on each surrogate and shown to every target.
+        white_box: Attacks crafted on each target itself.
+        epsilons: Radii of the ball, in pixel units of [0, 1].
+        further_white_box: Further white-box attacks, each at one strength of its own.
+        num_surrogates: Fewest and most surrogates; None for any number.
+        unlike: Whether surrogates must be unprotected and differ in seed, network and length of
+            training.
+    """
+
+    name: str
+    description: str
+    black_box: tuple[Setting, ...] = ()
+    white_box: tuple[Setting, ...] = ()
+    epsilons: tuple[float, ...] = EPSILONS
+    further_white_box: tuple[tuple[Setting, float], ...] = ()
+    num_surrogates: tuple[int, int | None] = (0, 0)
+    unlike: bool = False
+
+    def cases(
+        self,
+        *,
+        epsilons: Sequence[float] | None = None,
+        attacks: Sequence[str] | None = None,
+        **hyperparameters: Any,
+    ) -> list[Case]:
+        """The cases to run.
+
+        Args:
+            epsilons: Instead of the protocol's.
+            attacks: Names of those of the protocol's attacks to run; None for all.
+            **hyperparameters: Instead of the protocol's, for every attack that has them. With
+                any of these three it is no longer the protocol that is run, and records of it
+                cannot stand beside others.
+
+        Raises:
+            InputError: Hyperparameters outside their values, or attacks it does not have.
+            MissingExtraError: An attack whose extra is not installed.
+        """
+        chosen = self.epsilons if epsilons is None else sorted(set(epsilons))
+        settings = [("black_box", setting, e) for setting in self.black_box for e in chosen]
+        settings += [("white_box", setting, e) for setting in self.white_box for e in chosen]
+        settings += [("white_box", setting, e) for setting, e in self.further_white_box]
+        names = list(dict.fromkeys(name for _, (name, _), _ in settings))
+        for name in attacks or ():
+            check_choice(f"attack of protocol {self.name}", name, names)
+        cases = [
+            Case(threat_model, make_attack(*setting, **hyperparameters), float(epsilon))
+            for threat_model, setting, epsilon in settings
+            if attacks is None or setting[0] in attacks
+        ]
+        for case in cases:
+            case.attack.check_epsilon(case.epsilon)
+        return list(dict.fromkeys(cases))
+
+    def check_surrogates(self, configs: Mapping[str, dict[str, Any] | None]) -> None:
+        """Raises unless surrogates are what the protocol asks for.
+
+        Args:
+            configs: Configurations of the runs that trained them, by name.
+
+        Raises:
+            InputError: Too few or too many, or not unlike.
+        """
+        fewest, most = self.num_surrogates
+        if len(configs) < fewest or (most is not None and len(configs) > most):
+            wanted = f"{fewest}" if fewest == most else f"at least {fewest}"
+            raise InputError(
+                f"Expected {wanted} surrogates for protocol {self.name}. Received: {len(configs)}."
+            )
+        if not self.unlike:
+            return
+        bare = [name for name, config in configs.items() if config is None]
+        if bare:
+            raise InputError(
+                f"Expected run folders as surrogates for protocol {self.name}, which say how they "
+                f"were trained. Received: {', '.join(bare)}."
+            )
+        known = {name: config or {} for name, config in configs.items()}
+        vague = [name for name, config in known.items() if not _says_how(config)]
+        if vague:
+            raise InputError(
+                f"Expected surrogates of this version for protocol {self.name}: their "
+                f"configurations do not say how they were trained. Received: {', '.join(vague)}."
+            )
+        protected = [name for name, config in known.items() if not _is_unprotected(config)]
+        if protected:
+            raise InputError(
+                f"Expected unprotected surrogates for protocol {self.name}. "
+                f"Received: {', '.join(protected)}."
+            )
+        for what, values in _differences(known).items():
+            distinct = len(set(values.values()))
+            if distinct < (len(known) if what == "seed" else 2):
+                raise InputError(
+                    f"Expected surrogates that differ in seed, network and length of training for "
+                    f"protocol {self.name}. Received: {what} {values}."
+                )
+
+
+def _says_how(config):
+    """Whether a configuration has what surrogates have to differ in."""
+    recipe, dataset = config.get("recipe"), config.get("dataset")
+    return (
+        {"method", "seed", "arguments"} <= set(config)
+        and {"network", "epochs"} <= set(recipe or ())
+        and "train_examples" in (dataset or ())
+    )
+
+
+def _is_unprotected(config):
+    """Whether a run was trained without a defence, adversarial training included."""
+    hardened = config["arguments"].get("adversarial_training")
+    return config["method"] == "unprotected" and not hardened
+
+
+def _differences(configs):
+    """What surrogates have to differ in, by name."""
+    return {
+        "seed": {name: config["seed"] for name, config in configs.items()},
+        "network": {name: config["recipe"]["network"] for name, config in configs.items()},
+        "examples seen": {
+            name: config["recipe"]["epochs"] * config["dataset"]["train_examples"]
+            for name, config in configs.items()
+        },
+    }
+
+
+def make_attack(name: str, settings: Mapping[str, Any], **hyperparameters: Any) -> Attack:
+    """An attack by its name.
+
+    Args:
+        name: As in `ATTACKS`.
+        settings: Hyperparameters where they are not the attack's defaults.
+        **hyperparameters: Those that go before, where the attack has them; None for none.
+    """
+    attack = ATTACKS[name]
+    has = {field.name for field in dataclasses.fields(attack) if field.init}
+    given = {k: v for k, v in hyperparameters.items() if k in has and v is not None}
+    return attack(**{**settings, **given})

@@ -1,0 +1,169 @@
+"""Files of result records: whole, checked, and continued where an evaluation stopped."""
+
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from parl_tf.errors import ExistingRunError, InputError, MissingFileError, UnreadableFileError
+from parl_tf.records import FORMAT, Record, from_json, to_json
+from parl_tf.runs import write_json
+
+
+def check_can_write(path: str | os.PathLike) -> None:
+    """Raises ExistingRunError unless a file can be made, or replaced, at `path`."""
+    path = pathlib.Path(path)
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ExistingRunError(f"{path} cannot be written: {folder} is not a writable folder.")
+
+
+def to_document(records: Sequence[Record], plan: Mapping[str, Any], finished: bool) -> dict:
+    """Records as a JSON document, with a checksum over all of it."""
+    document = {
+        "format": FORMAT,
+        "finished": finished,
+        "plan": dict(plan),
+        "records": [to_json(record) for record in records],
+    }
+    return {**document, "checksum": checksum(document)}
+
+
+def checksum(document: Mapping[str, Any]) -> str:
+    """SHA-256 of a JSON document without its own checksum, in hexadecimal digits."""
+    body = {key: value for key, value in document.items() if key != "checksum"}
+    text = json.dumps(body, sort_keys=True, allow_nan=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_document(path: str | os.PathLike) -> dict[str, Any]:
+    """Reads a JSON document of this package and checks that it is whole.
+
+    Raises:
+        MissingFileError: No such file.
+        UnreadableFileError: Truncated, edited by hand, of another format, or something else.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise MissingFileError(f"No result records at {path}.")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UnreadableFileError(f"{path} is not JSON, or only part of it: {error}") from error
+    if not isinstance(document, dict) or "format" not in document:
+        raise UnreadableFileError(f"{path} does not hold result records.")
+    if document["format"] != FORMAT:
+        raise UnreadableFileError(
+            f"{path} has format {document['format']!r}; this version of parl_tf reads format "
+            f"{FORMAT}. Evaluate again, or read it with the version that wrote it."
+        )
+    try:
+        whole = checksum(document) == document.get("checksum")
+    except (ValueError, RecursionError):
+        whole = False
+    if not whole:
+        raise UnreadableFileError(
+            f"{path} was changed after it was written: its checksum is another one. Evaluate "
+            "again; results are not edited by hand."
+        )
+    return document
+
+
+def load_records(path: str | os.PathLike) -> list[Record]:
+    """Reads the records of a results file, finished or not.
+
+    Raises:
+        MissingFileError: No such file.
+        UnreadableFileError: Truncated, edited by hand, of another format, or something else.
+    """
+    return _records_of(read_document(path), path)
+
+
+def _records_of(document, path):
+    """The records of a document."""
+    try:
+        records = [from_json(value) for value in document["records"]]
+    except (InputError, KeyError, TypeError) as error:
+        raise UnreadableFileError(f"{path} does not hold result records: {error}") from error
+    if len({record.key for record in records}) < len(records):
+        raise UnreadableFileError(f"{path} holds two records of one result.")
+    return records
+
+
+class ResultStore:
+    """Records of one evaluation, kept in a file as they come.
+
+    A file that is there must be of the same plan, or of one with fewer targets: then the
+    evaluation goes on where it stopped.
+
+    Args:
+        path: The file; None to keep records in memory only.
+        plan: What the evaluation is, as JSON values; its `targets` are an object.
+
+    Raises:
+        InputError: The plan is not of JSON values.
+        ExistingRunError: The file holds another evaluation, or cannot be written.
+        UnreadableFileError: There is something else.
+    """
+
+    def __init__(self, path: str | os.PathLike | None, plan: Mapping[str, Any]) -> None:
+        self._path = None if path is None else pathlib.Path(path)
+        try:
+            self._plan = json.loads(json.dumps(plan, allow_nan=False))  # as it will be read again
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"Expected JSON values to describe with. Received: {error}."
+            ) from error
+        self._records: dict[tuple, Record] = {}
+        self.finished = False
+        if self._path is None:
+            return
+        check_can_write(self._path)
+        if self._path.exists():
+            document = read_document(self._path)
+            self._compare(document.get("plan"))
+            self._records = {r.key: r for r in _records_of(document, self._path)}
+            self.finished = bool(document.get("finished")) and document["plan"] == self._plan
+
+    @property
+    def records(self) -> list[Record]:
+        """The records so far, in the order in which they came."""
+        return list(self._records.values())
+
+    def get(self, key: tuple) -> Record | None:
+        """The record of a key, if there is one yet."""
+        return self._records.get(key)
+
+    def put(self, records: Iterable[Record]) -> None:
+        """Adds records, or replaces those of the same keys, and writes the file."""
+        self._records.update((record.key, record) for record in records)
+        self._write()
+
+    def finish(self) -> None:
+        """Marks the evaluation as complete."""
+        self.finished = True
+        self._write()
+
+    def _write(self) -> None:
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self._path, self.document(), indent=None)
+
+    def document(self) -> dict[str, Any]:
+        """What the file holds."""
+        return to_document(self.records, self._plan, self.finished)
+
+    def _compare(self, found: Any) -> None:
+        """Raises unless the file's plan is this one's, or that of fewer targets."""
+        found = dict(found) if isinstance(found, dict) else {}
+        names = sorted(set(self._plan) | set(found))
+        for name in names:
+            there, here = found.get(name), self._plan.get(name)
+            added = name == "targets" and isinstance(there, dict) and there.items() <= here.items()
+            if there != here and not added:
+                raise ExistingRunError(
+                    f"{self._path} holds another evaluation: its {name} is {there!r}, here it is "
+                    f"{here!r}. Expected a new file; nothing was changed."
+                )

@@ -1,0 +1,113 @@
+"""Adversarial examples that were saved earlier, shown to other models."""
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from parl_tf.data import Split
+from parl_tf.errors import InputError
+from parl_tf.evaluation import check_models, model_cards
+from parl_tf.examples import grouped, load_images, read_examples
+from parl_tf.fingerprints import fingerprint
+from parl_tf.judging import Judge, judge_all, measured
+from parl_tf.records import Record
+from parl_tf.results import ResultStore
+from parl_tf.runs import versions
+
+
+def evaluate_examples(
+    targets: Mapping[str, keras.Model],
+    folder: str | os.PathLike,
+    data: Split | tuple[Any, Any],
+    *,
+    configs: Mapping[str, dict[str, Any] | None] | None = None,
+    out: str | os.PathLike | None = None,
+) -> list[Record]:
+    """Shows adversarial examples that were saved earlier to other models.
+
+    Args:
+        targets: As for `evaluate_robustness`.
+        folder: What `evaluate_cases` left in `examples_out`.
+        data: The clean images and labels that they were crafted from.
+        configs: Configuration of the runs that trained the targets, by name.
+        out: Results file, as for `evaluate_cases`.
+
+    Returns:
+        A record for each target on clean images, then for each attack and target: black box from
+        the model that the examples were crafted on, white box if that is the target itself.
+
+    Raises:
+        InputError: Examples of other images than `data`, outside their balls, or crafted on two
+            models of one name; or what `evaluate_robustness` refuses of targets.
+        MissingFileError: No examples there.
+        UnreadableFileError: Examples that are damaged or were changed.
+        ExistingRunError: `out` holds another evaluation, or cannot be written.
+    """
+    common, sets = read_examples(folder)
+    examples = check_models(targets, data, {})
+    expected, here = common["data"]["fingerprint"], fingerprint(examples.images, examples.labels)
+    if here != expected:
+        raise InputError(
+            "Expected the images that the examples were crafted from, of fingerprint "
+            f"{expected}. Received: images of fingerprint {here}."
+        )
+    crafted_on = {(found.crafted_on.name, found.crafted_on.fingerprint) for found in sets}
+    if len({name for name, _ in crafted_on}) < len(crafted_on):
+        raise InputError(
+            f"Expected models of different names that examples were crafted on. "
+            f"Received: {sorted(crafted_on)}."
+        )
+    cards = model_cards(targets, configs)
+    common = {**common, "protocol": "saved-examples", "versions": versions()}
+    plan = {
+        **common,
+        "targets": {name: card.fingerprint for name, card in cards.items()},
+        "sets": [found.sha256 for found in sets],
+    }
+    store = ResultStore(out, plan)
+    if store.finished:
+        return store.records
+    judges = {name: Judge(model) for name, model in targets.items()}
+    # What is shown, in how many restarts, and what records say of it.
+    clean: dict[str, Any] = {"attack": "clean", "hyperparameters": {}, "epsilon": 0.0}
+    shows: list[tuple] = [([examples.images], None, clean)]
+    for group in grouped(sets):
+        images = [load_images(folder, found, examples.images) for found in group]
+        attack = {name: getattr(group[0], name) for name in clean}
+        shows.append((images, group[0].crafted_on, attack))
+    for restarts, crafted_on, attack in shows:
+        began = time.monotonic()
+        verdicts = [_judge(judges, examples, images, common["batch_size"]) for images in restarts]
+        seconds = time.monotonic() - began
+        store.put(
+            Record(
+                target=card,
+                seconds=seconds,
+                **_threat(card, crafted_on),
+                **attack,
+                **measured([verdict[name] for verdict in verdicts]),
+                **common,
+            )
+            for name, card in cards.items()
+        )
+    store.finish()
+    return store.records
+
+
+def _judge(judges, examples, images, batch_size):
+    """Shows saved images to judges."""
+    return judge_all(
+        judges, examples, lambda batch, first: images[first : first + len(batch)], batch_size
+    )
+
+
+def _threat(target, crafted_on):
+    """Threat model of a target that is shown what was crafted on a model."""
+    if crafted_on is None:
+        return {"threat_model": "clean", "surrogate": None}
+    if crafted_on.fingerprint == target.fingerprint:
+        return {"threat_model": "white_box", "surrogate": None}
+    return {"threat_model": "black_box", "surrogate": crafted_on}
