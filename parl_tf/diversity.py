@@ -28,6 +28,19 @@ def loss_gradient_cosines(
         Tensor (batch, pairs), ordered as by `pairwise_cosine`: of each example's gradient of its
         cross-entropy with respect to its pixels.
     """
+    return pairwise_cosine(loss_gradients(members, images, labels))
+
+
+def loss_gradients(
+    members: Sequence[keras.Model], images: tf.Tensor, labels: tf.Tensor
+) -> list[tf.Tensor]:
+    """Each member's gradient of its cross-entropy with respect to the pixels, in inference mode.
+
+    Arguments are those of `loss_gradient_cosines`.
+
+    Returns:
+        A tensor of the shape of the images for each member.
+    """
     images = tf.convert_to_tensor(images)
     gradients = []
     for member in members:
@@ -36,7 +49,7 @@ def loss_gradient_cosines(
             logits = widened(member(images, training=False))
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         gradients.append(tape.gradient(losses, images))
-    return pairwise_cosine(gradients)
+    return gradients
 
 
 def layer_gradient_cosines(layers_of: Sequence[keras.Model], images: tf.Tensor) -> tf.Tensor:

@@ -1,0 +1,130 @@
+"""All measures of an ensemble's diversity, as one record."""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from parl_tf.attacks.base import Attack
+from parl_tf.cka import layer_cka
+from parl_tf.data import Split, check_examples, check_seed
+from parl_tf.defences.base import Ensemble
+from parl_tf.diversity import loss_gradient_cosines, loss_gradients
+from parl_tf.diversity_records import DiversityRecord
+from parl_tf.errors import InputError
+from parl_tf.fingerprints import fingerprint, weights_fingerprint
+from parl_tf.records import ModelCard
+from parl_tf.runs import versions
+from parl_tf.transferability import member_transfer
+
+
+def measure_diversity(
+    name: str,
+    ensemble: Ensemble,
+    attack: Attack,
+    epsilon: float,
+    data: Split | tuple[Any, Any],
+    *,
+    tap: str = "activation",
+    example: int = 0,
+    seed: int = 0,
+    batch_size: int = 250,
+    config: dict[str, Any] | None = None,
+    data_description: Mapping[str, Any] | None = None,
+) -> DiversityRecord:
+    """Measures how differently the members of an ensemble see images.
+
+    Args:
+        name: The ensemble's name in tables.
+        ensemble: An ensemble of any method.
+        attack: What transfer between members is measured with.
+        epsilon: Its strength, in pixel units of [0, 1].
+        data: Images (n, height, width, channels), pixels in [0, 1], and integer labels (n,).
+        tap: Which output of a convolution is a layer's representation, as for `expose_layers`.
+        example: Index of the image whose gradients are kept.
+        seed: Seed of the attack's draws.
+        batch_size: Images at a time.
+        config: Configuration of the run that trained the ensemble.
+        data_description: What the images are, for the record.
+
+    Returns:
+        The record.
+
+    Raises:
+        InputError: Not an ensemble, or arguments outside their values.
+    """
+    began = time.monotonic()
+    if not isinstance(ensemble, Ensemble):
+        raise InputError(f"Expected an Ensemble, whose members differ. Received: {ensemble!r}.")
+    images, labels = (data.images, data.labels) if isinstance(data, Split) else data
+    examples = check_examples(images, labels, ensemble.num_classes)
+    if not 0 <= example < len(examples):
+        raise InputError(f"Expected example below {len(examples)}. Received: {example}.")
+    if not isinstance(attack, Attack):
+        raise InputError(f"Expected an attack such as parl_tf.PGD(). Received: {attack!r}.")
+    attack.check_epsilon(epsilon)
+    check_seed(seed)
+    alike = layer_cka(ensemble, examples.images, tap=tap, batch_size=batch_size)
+    transfer = member_transfer(
+        ensemble,
+        attack,
+        epsilon,
+        examples.images,
+        examples.labels,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    kept = examples.take(np.array([example]))
+    gradients = loss_gradients(ensemble.members, tf.constant(kept.images), kept.labels)
+    return DiversityRecord(
+        target=ModelCard(name=name, fingerprint=weights_fingerprint(ensemble), config=config),
+        data={
+            **(data_description or {}),
+            "num_examples": len(examples),
+            "fingerprint": fingerprint(examples.images, examples.labels),
+        },
+        tap=tap,
+        pairs=[list(pair) for pair in alike.pairs],
+        cka=_nullable(alike.biased),
+        unbiased_cka=_nullable(alike.unbiased),
+        gradient_cosines=_mean_cosines(ensemble, examples, batch_size),
+        attack={"name": attack.name, **dataclasses.asdict(attack), "epsilon": float(epsilon)},
+        transfer=_nullable(transfer.success),
+        agreement_clean=transfer.agreement_clean.tolist(),
+        agreement_adversarial=transfer.agreement_adversarial.tolist(),
+        example={
+            "image": kept.images[0].tolist(),
+            "label": int(kept.labels[0]),
+            "gradients": [_scaled(gradient.numpy()[0]).tolist() for gradient in gradients],
+        },
+        seed=seed,
+        seconds=time.monotonic() - began,
+        versions=versions(),
+    )
+
+
+def _mean_cosines(ensemble, examples, batch_size):
+    """Mean cosine of the members' loss gradients, for each pair."""
+    graph = tf.function(
+        lambda images, labels: tf.reduce_sum(
+            loss_gradient_cosines(ensemble.members, images, labels), axis=0
+        ),
+        reduce_retracing=True,
+    )
+    batches = tf.data.Dataset.from_tensor_slices((examples.images, examples.labels))
+    sums = [graph(images, labels).numpy() for images, labels in batches.batch(batch_size)]
+    return (np.sum(sums, axis=0, dtype="float64") / len(examples)).tolist()
+
+
+def _scaled(gradient: np.ndarray) -> np.ndarray:
+    """A gradient scaled to a largest entry of 1, and kept to four digits, which a picture needs."""
+    largest = np.abs(gradient).max()
+    return np.round(gradient.astype("float64") / (largest or 1.0), 4)
+
+
+def _nullable(array: np.ndarray) -> list:
+    """Nested lists of a matrix, with None where it is not a finite number."""
+    return [[value if np.isfinite(value) else None for value in row] for row in array.tolist()]
