@@ -1,17 +1,40 @@
+"""Tables and figures of one evaluation."""
+
+import dataclasses
+
 import pytest
-from test_records import record
+from report_records import card, diversity, record, surrogate
 
 from parl_tf.errors import InputError
-from parl_tf.report import accuracy_figure, accuracy_table, markdown_table
+from parl_tf.records import ModelCard
+from parl_tf.report import accuracy_figure, accuracy_table, cka_figure, markdown_table
 
+UNPROTECTED, PARL = (ModelCard(name=name, fingerprint=name) for name in ("unprotected", "parl"))
+
+
+def clean(target, right):
+    return record(target=target, correct=[[1, 1, 1, right]])
+
+
+def attacked(target, attack, epsilon, correct, number=0, **hyperparameters):
+    return record(
+        target=target,
+        threat_model="black_box",
+        surrogate=surrogate(number),
+        attack=attack,
+        hyperparameters=hyperparameters,
+        epsilon=epsilon,
+        correct=correct,
+    )
+
+
+PGD = [[1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 0, 0]]
 RECORDS = [
-    record(target=target, attack="clean", epsilon=0.0, correct=[[1, 1, 1, clean]])
-    for target, clean in (("unprotected", 1), ("parl", 0))
-]
-RECORDS += [
-    record(target="unprotected", attack="fgsm", epsilon=0.03, correct=[[1, 0, 0, 0]]),
-    record(target="unprotected", attack="pgd", epsilon=0.03),
-    record(target="parl", attack="pgd", epsilon=0.01, correct=[[1, 1, 1, 0]]),
+    clean(UNPROTECTED, 1),
+    clean(PARL, 0),
+    attacked(UNPROTECTED, "fgsm", 0.03, [[1, 0, 0, 0]]),
+    attacked(UNPROTECTED, "pgd", 0.03, PGD),
+    attacked(PARL, "pgd", 0.01, [[1, 1, 1, 0]]),
 ]
 
 
@@ -24,6 +47,25 @@ def test_table_has_a_row_for_each_target_and_epsilon_and_names_what_was_not_run(
         ["parl", "0.01", "75.0", "not run", "75.0", "75.0"],
         ["parl", "0.03", "75.0", "not run", "not run", "not run"],
     ]
+
+
+def test_several_surrogates_are_rows_and_hyperparameters_columns():
+    records = [
+        clean(PARL, 1),
+        attacked(PARL, "pgd", 0.03, [[1, 0, 0, 0]], loss="margin", num_steps=5),
+        attacked(PARL, "pgd", 0.03, [[1, 1, 0, 0]], loss="cross_entropy", num_steps=5),
+        attacked(PARL, "pgd", 0.03, [[1, 1, 1, 0]], number=1, loss="margin", num_steps=5),
+    ]
+    header, rows = accuracy_table(records)
+    assert header == [
+        *("target", "crafted on", "epsilon", "clean", "PGD (margin)", "PGD (cross_entropy)"),
+    ]
+    assert rows == [
+        ["parl", "surrogate-0", "0.03", "100.0", "25.0", "50.0"],
+        ["parl", "surrogate-1", "0.03", "100.0", "75.0", "not run"],
+    ]
+    with pytest.raises(InputError, match="records of one surrogate"):
+        accuracy_figure(records)
 
 
 def test_two_records_for_one_cell_are_refused():
@@ -41,6 +83,7 @@ def test_markdown():
     assert markdown_table(["target", "FGSM"], [["parl", "25.0"]]) == (
         "| target | FGSM |\n| --- | ---: |\n| parl | 25.0 |\n"
     )
+    assert "| a\\|b&lt;i> c |" in markdown_table(["target"], [["a|b<i>\nc"]])
 
 
 @pytest.mark.parametrize("ending", ["png", "svg"])
@@ -58,3 +101,27 @@ def test_figure_names_every_series_and_panel(tmp_path, ending):
 def test_nothing_attacked_is_nothing_to_draw(tmp_path):
     with pytest.raises(InputError, match="at least one attack"):
         accuracy_figure(RECORDS[:2], tmp_path / "accuracy.png")
+
+
+def test_cka_figure_names_ensembles_with_their_means():
+    figure = cka_figure([diversity("cifar10", "unprotected", 0), diversity("cifar10", "parl7", 0)])
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len(labels) == 4
+    assert labels[0].startswith("unprotected-seed0: mean 0.7")
+    assert len(figure.axes) == 3
+    assert figure._repr_png_().startswith(b"\x89PNG")  # for notebooks
+    with pytest.raises(InputError, match="one set of images"):
+        cka_figure([])
+    other = diversity("cifar100", "parl7", 0)
+    with pytest.raises(InputError, match="one set of images"):
+        cka_figure([diversity("cifar10", "parl7", 0), other])
+
+
+def test_a_target_without_configuration_is_its_own_setting():
+    from parl_tf.report.labels import setting_of
+
+    assert setting_of(PARL) == "parl"
+    assert setting_of(card("parl7-at", 0)) == "PARL/7 + AT"
+    assert setting_of(card("unprotected", 0)) == "ENS_U"
+    strange = dataclasses.replace(PARL, config={"method": ["parl"], "arguments": None})
+    assert setting_of(strange) == "parl"

@@ -5,21 +5,24 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+_ANY_WIDTH = 10_000
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints a table of text cells, a line between targets."""
-    table = Table(title=title)
+    table = Table(title=escape(title))
     for index, name in enumerate(header):
-        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=index > 0)
+        table.add_column(escape(name), justify="left" if index == 0 else "right", no_wrap=index > 0)
     for index, row in enumerate(rows):
         last = index + 1 == len(rows) or rows[index + 1][0] != row[0]
-        table.add_row(*row, end_section=last)
-    # Piped output has no width of its own; a table must not be cut to a guess.
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160)
-    console.print(table)
+        table.add_row(*map(escape, row), end_section=last)
+    # Never cut to a guess of a width: a terminal wraps lines that are too long for it.
+    needed = Console(width=_ANY_WIDTH).measure(table).maximum
+    Console(file=sys.stdout, width=needed).print(table)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,95 @@
+"""Figure 1: an image, members' loss gradients, and the angle between them."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from parl_tf.report.collection import Collection, Measurement
+from parl_tf.report.drawing import ReportFigure, drawn
+from parl_tf.report.labels import dataset_label, num_layers_of, ordered_settings
+
+_COLUMNS = 4
+
+
+def gradient_figure(
+    collection: Collection, dataset: str
+) -> tuple[Figure, list[Measurement]] | None:
+    """Figure 1: the two members of an unprotected ensemble that see most alike, and PARL's least.
+
+    Args:
+        collection: Records that agree.
+        dataset: Name of the data set.
+
+    Returns:
+        The figure and the measures drawn; None without an unprotected ensemble and PARL, measured
+        on the same image.
+    """
+    here = [item for item in collection.measurements if item.dataset == dataset]
+    parl = [s for s in ordered_settings(i.setting for i in here) if num_layers_of(s)]
+    alike = next((item for item in here if item.setting == "ENS_U"), None)
+    diverse = next((item for item in here if parl and item.setting == parl[0]), None)
+    if alike is None or diverse is None:
+        return None
+    if alike.record.example["image"] != diverse.record.example["image"]:
+        return None
+    figure = ReportFigure(figsize=(9.2, 5.4), layout="constrained")
+    axes = figure.subplots(2, _COLUMNS)
+    rows = ((alike, np.argmax, "most alike"), (diverse, np.argmin, "least alike"))
+    for row, (item, choose, text) in zip(axes, rows, strict=True):
+        _draw_row(row, item, choose, text)
+    label = alike.record.example.get("label")
+    title = f"{dataset_label(dataset)}, one test image (label {label}): loss gradients"
+    figure.suptitle(drawn(title), fontsize="medium")
+    return figure, [alike, diverse]
+
+
+def _draw_row(row, item, choose, text) -> None:
+    """The image, the gradients of a pair of members, and their directions."""
+    gradients = np.array(item.record.example["gradients"], float)
+    pairs = item.record.pairs
+    cosines = [_cosine(gradients[i], gradients[j]) for i, j in pairs]
+    index = int(choose(cosines))
+    pictures = [_as_picture(np.array(item.record.example["image"], float))]
+    pictures += [_as_picture(gradients[member], signed=True) for member in pairs[index]]
+    titles = [item.setting, *(f"member {member + 1}" for member in pairs[index])]
+    for axis, picture, title in zip(row, pictures, titles, strict=False):
+        signed = picture.ndim == 2 and title != item.setting
+        largest = (np.percentile(np.abs(picture), 99) or 1.0) if signed else 1.0
+        limits = {"vmin": -largest if signed else 0.0, "vmax": largest}
+        axis.imshow(picture, cmap="PuOr" if signed else "gray", interpolation="nearest", **limits)
+        axis.set_title(drawn(title), fontsize="medium")
+        axis.set_axis_off()
+    mean = float(np.mean(item.record.gradient_cosines))
+    _draw_directions(row[-1], cosines[index], [m + 1 for m in pairs[index]])
+    row[-1].set_title(
+        f"{text}: cosine {cosines[index]:.2f}\nall pairs and images: {mean:.2f}", fontsize="medium"
+    )
+
+
+def _draw_directions(axis, cosine, members) -> None:
+    """Two arrows at the angle of a cosine."""
+    angle = np.arccos(np.clip(cosine, -1, 1))
+    turned = np.pi / 2 - angle / 2  # both lean to their side of the vertical
+    for member, at in zip(members, (turned, turned + angle), strict=True):
+        x, y = np.cos(at), np.sin(at)
+        arrow = {"arrowstyle": "-|>", "color": "black", "linewidth": 1.6, "shrinkA": 0}
+        axis.annotate("", xy=(x, y), xytext=(0, 0), arrowprops=arrow)
+        side = 0.14 if at < np.pi / 2 else -0.14
+        axis.text(1.12 * x + side, 1.12 * y, str(member), ha="center", va="center")
+    arc = np.linspace(turned, turned + angle, 50)
+    axis.plot(0.35 * np.cos(arc), 0.35 * np.sin(arc), color="#0072B2", linewidth=1)
+    axis.text(0, -0.1, f"{np.degrees(angle):.0f}°", ha="center", va="top", color="#0072B2")
+    axis.set(xlim=(-1.35, 1.35), ylim=(-0.45, 1.35), aspect="equal")
+    axis.set_axis_off()
+
+
+def _cosine(one: np.ndarray, other: np.ndarray) -> float:
+    """Cosine of two gradients; 0 if one vanishes."""
+    norms = np.linalg.norm(one) * np.linalg.norm(other)
+    return float((one * other).sum() / norms) if norms > 0 else 0.0
+
+
+def _as_picture(array: np.ndarray, *, signed: bool = False) -> np.ndarray:
+    """An array (height, width, channels) as colours, or as the mean over channels."""
+    if not signed and array.shape[-1] == 3:
+        return np.clip(array, 0, 1)
+    return array.mean(axis=-1)

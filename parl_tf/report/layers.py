@@ -1,0 +1,128 @@
+"""Figures 2 and 6: how alike members see, layer by layer."""
+
+import math
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from parl_tf.diversity_records import DiversityRecord
+from parl_tf.errors import InputError
+from parl_tf.report.collection import Collection, Measurement
+from parl_tf.report.drawing import ReportFigure, drawn, finish, look, save_figure
+from parl_tf.report.labels import dataset_label, num_layers_of, ordered_settings, plain
+
+
+def similarity_figure(
+    collection: Collection, dataset: str, *, of_layers: bool = False
+) -> tuple[Figure, list[Measurement]] | None:
+    """Figure 2, or 6: CKA of each pair of members at each layer.
+
+    Args:
+        collection: Records that agree.
+        dataset: Name of the data set.
+        of_layers: Whether to draw PARL by its number of layers (Figure 6), instead of an
+            unprotected ensemble beside PARL of most layers (Figure 2).
+
+    Returns:
+        The figure and the measures drawn; None unless all that it compares is there: an
+        unprotected ensemble and PARL, or any PARL.
+
+    Raises:
+        InputError: Measures of one setting with another number of layers or members.
+    """
+    here = [item for item in collection.measurements if item.dataset == dataset]
+    parl = [s for s in ordered_settings(i.setting for i in here) if num_layers_of(s)]
+    settings = parl if of_layers else ["ENS_U", *parl[:1]]
+    chosen = {s: [item for item in here if item.setting == s] for s in settings}
+    if not parl or not all(chosen.values()):
+        return None
+    drawn_from = {name: [item.record for item in items] for name, items in chosen.items()}
+    figure = _figure(drawn_from, [collection.settings.index(name) for name in drawn_from])
+    return figure, [item for items in chosen.values() for item in items]
+
+
+def cka_figure(records: Sequence[DiversityRecord], path: str | os.PathLike | None = None) -> Figure:
+    """Draws the CKA of members at each layer, a panel for each pair and lines for each ensemble.
+
+    Args:
+        records: Measures of ensembles of one number of members on the same images.
+        path: File to write; its ending decides the format.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: No record, or records of other images or numbers of members.
+    """
+    by_name: dict[str, list[DiversityRecord]] = {}
+    for record in records:
+        by_name.setdefault(plain(record.target.name), []).append(record)
+    images = {record.data["fingerprint"] for record in records}
+    if len(images) != 1:
+        raise InputError(f"Expected measures on one set of images. Received: {len(images)} sets.")
+    figure = _figure(by_name, range(len(by_name)))
+    if path is not None:
+        save_figure(figure, path)
+    return figure
+
+
+def _figure(by_name: dict[str, list[DiversityRecord]], ranks: Sequence[int]) -> Figure:
+    """A panel for each pair; mean and deviation over the records of a name."""
+    first = next(iter(by_name.values()))[0]
+    pairs = first.pairs
+    for name, records in by_name.items():
+        shapes = {np.array(record.cka, float).shape for record in records}
+        if len(shapes) > 1 or any(record.pairs != pairs for record in records):
+            raise InputError(f"Expected measures of as many layers and members. Received: {name}.")
+    columns = min(len(pairs), 3)
+    rows = math.ceil(len(pairs) / columns)
+    figure = ReportFigure(figsize=(max(3.2 * columns, 5.5), 2.9 * rows + 1.6), layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    handles = {}
+    for (name, records), rank in zip(by_name.items(), ranks, strict=True):
+        biased, unbiased = (
+            np.array([getattr(record, kind) for record in records], float)
+            for kind in ("cka", "unbiased_cka")
+        )
+        for index, axis in enumerate(axes[: len(pairs)]):
+            solid = _line(axis, biased[..., index], rank, "solid")
+            dashed = _line(axis, unbiased[..., index], rank, "dashed")
+        seeds = f", {len(records)} seeds" if len(records) > 1 else ""
+        handles[f"{name}: mean {_mean(biased)}{seeds}"] = solid
+        handles[f"{name}, unbiased: mean {_mean(unbiased)}"] = dashed
+    for axis, pair in zip(axes, pairs, strict=False):
+        axis.set(title=f"members {pair[0] + 1} and {pair[1] + 1}", xlabel="convolution")
+        axis.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+        axis.tick_params(labelbottom=True)
+        axis.grid(alpha=0.3)
+    for axis in axes[len(pairs) :]:
+        axis.remove()
+    for axis in axes[: len(pairs) : columns]:
+        axis.set_ylabel("linear CKA")
+    title = [dataset_label(plain(first.data.get("name", "images")))]
+    title += [f"n = {first.data['num_examples']}", f"layers' {plain(first.tap)} outputs"]
+    finish(figure, handles, drawn(", ".join(title)))
+    return figure
+
+
+def _line(axis, values: np.ndarray, rank: int, dashes: str):
+    """Draws the mean over seeds (seeds, layers), and their deviation as a band."""
+    layers = np.arange(1, values.shape[1] + 1)
+    mean = values.mean(axis=0)
+    style = {**look(rank), "linestyle": dashes, "markersize": 4}
+    (line,) = axis.plot(layers, mean, **style)
+    if len(values) > 1:
+        deviation = values.std(axis=0, ddof=1)
+        axis.fill_between(
+            layers, mean - deviation, mean + deviation, color=style["color"], alpha=0.15, lw=0
+        )
+    return line
+
+
+def _mean(values: np.ndarray) -> str:
+    """Mean over layers, pairs and seeds, of what is defined."""
+    defined = values[np.isfinite(values)]
+    return f"{defined.mean():.2f}" if defined.size else "not defined"

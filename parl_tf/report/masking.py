@@ -1,0 +1,87 @@
+"""The checks for masked gradients, target by target."""
+
+import dataclasses
+
+from parl_tf.diagnostics import Check, masking_checks
+from parl_tf.report.collection import Collection, Result
+from parl_tf.report.formats import markdown, markdown_table
+from parl_tf.report.labels import dataset_label, ordered_datasets, ordered_settings
+
+OUTCOMES = {True: "pass", False: "FAIL", None: "not run"}
+HEADER = ("expected", "outcome", "numbers, in per cent")
+TITLE = "Diagnostics: does it only mask gradients?"
+CAPTION = (
+    "What holds of a defence whose gradients lead an attack (Carlini et al. 2019, arXiv "
+    "1902.06705). A target that fails may still be robust, but its white-box numbers do not show "
+    "it. Worst case over restarts, of records of protocol diagnostics."
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """The checks of one target: its title, the checks, and the results that they follow from."""
+
+    title: str
+    checks: list[Check]
+    origins: list[Result]
+
+
+def diagnoses(collection: Collection) -> list[Diagnosis]:
+    """The checks of each target that was diagnosed."""
+    by_target: dict[tuple, list[Result]] = {}
+    for result in collection.results:
+        if result.record.protocol == "diagnostics" and result.is_whole:
+            by_target.setdefault((result.dataset, result.setting, result.seed), []).append(result)
+    datasets = ordered_datasets(dataset for dataset, _, _ in by_target)
+    settings = ordered_settings(setting for _, setting, _ in by_target)
+
+    def place(target):
+        dataset, setting, seed = target
+        return datasets.index(dataset), settings.index(setting), -1 if seed is None else seed
+
+    found = []
+    for target in sorted(by_target, key=place):
+        dataset, setting, seed = target
+        title = f"{dataset_label(dataset)}, {setting}"
+        results = _with_clean(collection, by_target[target])
+        found.append(
+            Diagnosis(
+                title=title if seed is None else f"{title}, seed {seed}",
+                checks=masking_checks([result.record for result in results]),
+                origins=results,
+            )
+        )
+    return found
+
+
+def rows_of(diagnosis: Diagnosis) -> list[list[str]]:
+    """Rows of text cells."""
+    return [[check.check, OUTCOMES[check.passed], check.detail] for check in diagnosis.checks]
+
+
+def to_markdown(found: list[Diagnosis]) -> str:
+    """All checks in Markdown."""
+    parts = [f"# {TITLE}\n", f"{CAPTION}\n"]
+    for diagnosis in found:
+        parts += [f"## {markdown(diagnosis.title)}\n", markdown_table(HEADER, rows_of(diagnosis))]
+    if not found:
+        parts.append("not run\n")
+    return "\n".join(parts)
+
+
+def _with_clean(collection, own) -> list[Result]:
+    """A target's diagnostics and its clean result, which may have been kept of another protocol."""
+    if any(result.record.threat_model == "clean" for result in own):
+        return own
+    first = own[0]
+    images = first.record.data["fingerprint"]
+    clean = [
+        dataclasses.replace(
+            result, record=dataclasses.replace(result.record, protocol="diagnostics")
+        )
+        for result in collection.results
+        if result.record.threat_model == "clean"
+        and (result.setting, result.seed) == (first.setting, first.seed)
+        and result.record.data["fingerprint"] == images
+    ]
+    return [*clean[:1], *own]

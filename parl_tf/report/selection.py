@@ -1,0 +1,191 @@
+"""Which records a table or figure is made from."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from parl_tf.errors import InputError
+from parl_tf.records import ModelCard
+from parl_tf.report.agreement import hyperparameters_of
+from parl_tf.report.collection import Result
+from parl_tf.report.labels import ordered_attacks, ordered_settings, plain
+
+SINGLE_SURROGATE = ("paper", "unlike-surrogates", "custom")
+SEVERAL_SURROGATES = ("unlike-surrogates", "paper", "custom")
+WHITE_BOX = ("white-box", "custom")
+PREFERRED_EPSILON, LARGEST_EPSILON = 0.07, 0.1
+_STANDARD = {"loss": "cross_entropy", "fusion": "probabilities"}
+
+Case = tuple[str, tuple, float, str | None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Group:
+    """Results that can be compared: of one data set, protocol and threat model, on the same images.
+
+    Attributes:
+        dataset: Name of the data set.
+        protocol: Name of the protocol.
+        threat_model: "black_box" or "white_box".
+        results: Those of attacks, with all their restarts.
+        clean: Those on the same images without attack.
+    """
+
+    dataset: str
+    protocol: str
+    threat_model: str
+    results: list[Result]
+    clean: list[Result]
+
+    @property
+    def settings(self) -> list[str]:
+        """Settings with a result."""
+        return ordered_settings(result.setting for result in self.results)
+
+    @property
+    def attacks(self) -> list[str]:
+        """Attacks with a result."""
+        return ordered_attacks(result.record.attack for result in self.results)
+
+    @property
+    def epsilons(self) -> list[float]:
+        """Strengths with a result, ascending."""
+        return sorted({result.record.epsilon for result in self.results})
+
+    @property
+    def surrogates(self) -> list[ModelCard]:
+        """Surrogates in the order of their appearance."""
+        cards: dict[str, ModelCard] = {}
+        for result in self.results:
+            if result.record.surrogate:
+                cards.setdefault(result.record.surrogate.fingerprint, result.record.surrogate)
+        return list(cards.values())
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the images."""
+        return self.results[0].record.data["fingerprint"]
+
+    @property
+    def num_examples(self) -> int:
+        """Number of images."""
+        return self.results[0].record.num_examples
+
+    def standard(self, attack: str) -> tuple | None:
+        """Hyperparameters of an attack that stand for it where only one can.
+
+        Cross-entropy of the mean probability if it was run; of several, those of most steps and
+        restarts.
+        """
+        same = [result for result in self.results if result.record.attack == attack]
+        found = list(dict.fromkeys(map(hyperparameters_of, same)))
+        return max(found, key=_standing) if found else None
+
+    def cases(self, results: Iterable[Result] | None = None) -> list[Case]:
+        """What was run, in the order of its appearance."""
+        chosen = self.results if results is None else results
+        return list(dict.fromkeys(map(case_of, chosen)))
+
+
+def case_of(result: Result) -> Case:
+    """What was done to the target of a result."""
+    record = result.record
+    surrogate = record.surrogate.fingerprint if record.surrogate else None
+    return (record.attack, hyperparameters_of(result), record.epsilon, surrogate)
+
+
+def groups_of(results: Sequence[Result]) -> list[Group]:
+    """All groups, in the order of their appearance."""
+    found: dict[tuple, list[Result]] = {}
+    for result in results:
+        record = result.record
+        if record.threat_model != "clean" and result.is_whole:
+            key = (result.dataset, record.protocol, record.threat_model)
+            found.setdefault(key, []).append(result)
+    groups = []
+    for (dataset, protocol, threat_model), attacked in found.items():
+        images = attacked[0].record.data["fingerprint"]
+        groups.append(
+            Group(
+                dataset=dataset,
+                protocol=protocol,
+                threat_model=threat_model,
+                results=attacked,
+                clean=clean_on(results, dataset, images),
+            )
+        )
+    return groups
+
+
+def clean_on(results: Iterable[Result], dataset: str, images: str) -> list[Result]:
+    """Results on clean images of a fingerprint."""
+    return [
+        result
+        for result in results
+        if result.record.threat_model == "clean"
+        and result.dataset == dataset
+        and result.record.data["fingerprint"] == images
+    ]
+
+
+def find(
+    groups: Iterable[Group], dataset: str, threat_model: str, protocols: Sequence[str]
+) -> Group | None:
+    """The group of a data set and threat model whose protocol comes first."""
+    here = {g.protocol: g for g in groups if (g.dataset, g.threat_model) == (dataset, threat_model)}
+    return next((here[name] for name in protocols if name in here), None)
+
+
+def surrogate_labels(group: Group) -> dict[str, str]:
+    """Names of a group's surrogates by fingerprint, with the fingerprint where two share one."""
+    names = [plain(card.name) for card in group.surrogates]
+    return {
+        card.fingerprint: name
+        if names.count(name) == 1
+        else f"{name} {plain(card.fingerprint)[:8]}"
+        for card, name in zip(group.surrogates, names, strict=True)
+    }
+
+
+def chosen_epsilon(groups: Iterable[Group], given: float | None = None) -> float | None:
+    """The strength that Table 1 is of: the given one, 0.07, or the largest one up to 0.1.
+
+    Raises:
+        InputError: The given one was not run.
+    """
+    epsilons = sorted({epsilon for group in groups for epsilon in group.epsilons})
+    if given is not None:
+        if epsilons and given not in epsilons:
+            listed = ", ".join(f"{epsilon:g}" for epsilon in epsilons)
+            raise InputError(f"Expected an epsilon of the records: {listed}. Received: {given:g}.")
+        return given
+    if not epsilons or PREFERRED_EPSILON in epsilons:
+        return PREFERRED_EPSILON if epsilons else None
+    return max((e for e in epsilons if e <= LARGEST_EPSILON), default=epsilons[0])
+
+
+def where(results: Iterable[Result], **wanted: Any) -> list[Result]:
+    """Results whose records have these values; `surrogate` and `hyperparameters` as in a `Case`."""
+    tests: dict[str, Callable[[Result], Any]] = {
+        "surrogate": lambda result: case_of(result)[3],
+        "hyperparameters": hyperparameters_of,
+        "setting": lambda result: result.setting,
+    }
+
+    def value(result, name):
+        return tests[name](result) if name in tests else getattr(result.record, name)
+
+    return [
+        result
+        for result in results
+        if all(value(result, name) == expected for name, expected in wanted.items())
+    ]
+
+
+def _standing(hyperparameters: tuple) -> tuple:
+    """How near hyperparameters are to an attack's usual ones, and how strong."""
+    given = dict(hyperparameters)
+    usual = sum(given.get(name, value) == value for name, value in _STANDARD.items())
+    numbers = (given.get("num_steps", 0), given.get("restarts", 1))
+    strength = tuple(n if isinstance(n, int | float) else 0 for n in numbers)
+    return (usual, *strength)

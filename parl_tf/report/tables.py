@@ -1,0 +1,222 @@
+"""The paper's two tables."""
+
+from collections.abc import Sequence
+
+from parl_tf.errors import InputError
+from parl_tf.report.captions import DEVIATION, WORST_MEANS, described, on_images, trained
+from parl_tf.report.cells import (
+    Block,
+    Cell,
+    Row,
+    Table,
+    count,
+    mean_accuracy,
+    num_seeds,
+    over_seeds,
+    published,
+    worst_cell,
+)
+from parl_tf.report.collection import Collection, Result
+from parl_tf.report.labels import (
+    NOT_RUN,
+    PAPER_DATASETS,
+    PAPER_SETTINGS,
+    attack_label,
+    dataset_label,
+    num_layers_of,
+    ordered_datasets,
+    ordered_settings,
+)
+from parl_tf.report.published import CITATION, TABLE1, TABLE1_COLUMNS, TABLE2, TABLE2_LAYERS
+from parl_tf.report.selection import (
+    SEVERAL_SURROGATES,
+    SINGLE_SURROGATE,
+    Group,
+    chosen_epsilon,
+    clean_on,
+    find,
+    groups_of,
+    surrogate_labels,
+    where,
+)
+
+_ATTACKS = ("fgsm", "bim", "mim", "pgd")
+
+
+def table1(collection: Collection, *, epsilon: float | None = None) -> Table:
+    """Clean and black-box accuracy of all settings, with the paper's beside them.
+
+    Args:
+        collection: Records that agree.
+        epsilon: Strength of the attacks; None for 0.07, or else the largest one up to 0.1.
+
+    Raises:
+        InputError: The strength was not run, or the records of one surrogate and of several are
+            not of the same images.
+    """
+    groups = groups_of(collection.results)
+    black = [g for g in groups if g.protocol in SINGLE_SURROGATE and g.surrogates]
+    if epsilon is not None:
+        chosen_epsilon(black, epsilon)
+    datasets = ordered_datasets([*PAPER_DATASETS, *(r.dataset for r in collection.results)])
+    return Table(
+        name="table1",
+        title="Table 1: clean and black-box accuracy",
+        caption=f"{DEVIATION} PGD is the mean over restarts, as in the paper; PGD worst counts an "
+        f"image only if it survives every restart. {WORST_MEANS} Rows marked (paper) are from "
+        f"{CITATION}; its surrogate, training and copy of the data are others.",
+        blocks=tuple(_table1_block(collection, groups, name, epsilon) for name in datasets),
+    )
+
+
+def _table1_block(collection, groups, dataset, given) -> Block:
+    """The part of Table 1 on one data set."""
+    single = find(groups, dataset, "black_box", SINGLE_SURROGATE)
+    several = _several(groups, dataset)
+    if single and several and single.fingerprint != several.fingerprint:
+        raise InputError(
+            f"Expected one set of images of {dataset} in Table 1. Received: {single.fingerprint} "
+            f"(protocol {single.protocol}), {several.fingerprint} (protocol {several.protocol})."
+        )
+    epsilon = chosen_epsilon([single], given) if single and given is None else given
+    clean = clean_results(collection, groups, dataset)
+    header = ["setting", "seeds", "clean", *map(attack_label, _ATTACKS)]
+    header += ["PGD worst", "MI-FGSM", "PGD, all surrogates", "all attacks, all surrogates"]
+    known = [*clean, *(single.results if single else []), *(several.results if several else [])]
+    rows = []
+    for setting in ordered_settings([*PAPER_SETTINGS, *(item.setting for item in known)]):
+        seeds = num_seeds(known, setting)
+        own = [item for item in clean if item.setting == setting]
+        cells = [count(seeds), over_seeds(own, mean_accuracy, seeds=seeds)]
+        cells += _transfer_cells(single, several, setting, epsilon, seeds)
+        rows.append(Row(label=setting, cells=tuple(cells)))
+        if dataset in TABLE1 and setting in TABLE1[dataset]:
+            numbers = TABLE1[dataset][setting] or (None,) * len(TABLE1_COLUMNS)
+            paper = [published(None), *map(published, numbers), *[published(None)] * 4]
+            rows.append(Row(label=f"{setting} (paper)", cells=tuple(paper)))
+    notes = _notes(single, epsilon) if single else [f"Black box: {NOT_RUN}."]
+    if several:
+        names = ", ".join(surrogate_labels(several).values())
+        notes.append(
+            f"All surrogates: the worst case over {len(several.surrogates)}, {names} "
+            f"(protocol {several.protocol})."
+        )
+    return Block(
+        title=dataset_label(dataset),
+        notes=(*notes, *trained(known)),
+        header=tuple(header),
+        rows=tuple(rows),
+    )
+
+
+def _several(groups, dataset) -> Group | None:
+    """The group of several surrogates that Table 1 takes its worst cases from."""
+    several = [group for group in groups if len(group.surrogates) > 1]
+    return find(several, dataset, "black_box", SEVERAL_SURROGATES)
+
+
+def _transfer_cells(single, several, setting, epsilon, seeds) -> list[Cell]:
+    """The black-box cells of a row of Table 1."""
+
+    def cell(group, attack, value, **also):
+        if group is None:
+            return Cell(note=NOT_RUN)
+        found = where(
+            group.results,
+            attack=attack,
+            epsilon=epsilon,
+            setting=setting,
+            hyperparameters=group.standard(attack),
+            **also,
+        )
+        return over_seeds(found, value, seeds=seeds)
+
+    first = {"surrogate": single.surrogates[0].fingerprint} if single else {}
+    cells = [cell(single, attack, mean_accuracy, **first) for attack in _ATTACKS]
+    cells.append(
+        cell(single, "pgd", lambda same: 100 * same[0].record.worst_case_accuracy, **first)
+    )
+    cells.append(cell(single, "mi-fgsm", mean_accuracy, **first))
+    if several is None:
+        return [*cells, Cell(note=NOT_RUN), Cell(note=NOT_RUN)]
+    there = where(several.results, epsilon=epsilon)
+    for chosen in (where(there, attack="pgd"), there):
+        cells.append(worst_cell(several, chosen, setting, seeds))
+    return cells
+
+
+def clean_results(collection: Collection, groups: Sequence[Group], dataset: str) -> list[Result]:
+    """Results on clean images: those of Table 1's images, else of whatever there is."""
+    protocols = (*SINGLE_SURROGATE, "dverge", "white-box", "diagnostics")
+    order = [
+        find(groups, dataset, threat_model, protocols)
+        for threat_model in ("black_box", "white_box")
+    ]
+    images = [group.fingerprint for group in order if group]
+    images += [
+        result.record.data["fingerprint"]
+        for result in collection.results
+        if result.dataset == dataset and result.record.threat_model == "clean"
+    ]
+    found = (clean_on(collection.results, dataset, fingerprint) for fingerprint in images)
+    return next((results for results in found if results), [])
+
+
+def table2(collection: Collection) -> Table:
+    """Clean accuracy of PARL by the number of layers that it compares."""
+    groups = groups_of(collection.results)
+    layers = [*TABLE2_LAYERS]
+    found = [num_layers_of(result.setting) for result in collection.results]
+    layers += sorted({number for number in found if number and number not in layers}, reverse=True)
+    parl = [result.dataset for result in collection.results if num_layers_of(result.setting)]
+    rows, notes = [], []
+    for dataset in ordered_datasets([*PAPER_DATASETS, *parl]):
+        clean = clean_results(collection, groups, dataset)
+        own = [item for item in clean if num_layers_of(item.setting)]
+        seeds = len({item.seed for item in own})
+        cells = [
+            over_seeds(
+                [item for item in own if num_layers_of(item.setting) == number],
+                mean_accuracy,
+                seeds=seeds,
+            )
+            for number in layers
+        ]
+        rows.append(Row(label=dataset_label(dataset), cells=(count(seeds), *cells)))
+        if dataset in TABLE2:
+            paper = [*TABLE2[dataset], *[None] * (len(layers) - len(TABLE2_LAYERS))]
+            cells = [published(None), *map(published, paper)]
+            rows.append(Row(label=f"{dataset_label(dataset)} (paper)", cells=tuple(cells)))
+        if own:
+            label = dataset_label(dataset)
+            notes += [
+                f"{label}: {on_images(own[0].record.num_examples)}",
+                *trained(own, "Its targets"),
+            ]
+    return Table(
+        name="table2",
+        title="Table 2: clean accuracy of PARL by its number of layers",
+        caption=f"{DEVIATION} Rows marked (paper) are from {CITATION.split(':')[0]}.",
+        blocks=(
+            Block(
+                title="Clean images",
+                notes=tuple(notes),
+                header=("data set", "seeds", *(f"PARL/{number}" for number in layers)),
+                rows=tuple(rows),
+            ),
+        ),
+    )
+
+
+def _notes(group: Group, epsilon: float | None) -> list[str]:
+    """How the black-box columns of Table 1 were made."""
+    name = next(iter(surrogate_labels(group).values()))
+    shown = [attack for attack in group.attacks if attack in (*_ATTACKS, "mi-fgsm")]
+    attacks = "; ".join(
+        f"{attack_label(attack)} {described(group.standard(attack))}" for attack in shown
+    )
+    return [
+        f"Black box at epsilon {epsilon:g} from one surrogate, {name} (protocol {group.protocol}).",
+        on_images(group.num_examples),
+        f"Attacks: {attacks}.",
+    ]

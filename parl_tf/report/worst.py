@@ -1,0 +1,66 @@
+"""Worst cases, which the paper does not have."""
+
+from parl_tf.report.captions import DEVIATION, WORST_MEANS, on_images, threat, trained
+from parl_tf.report.cells import Block, Row, Table, count, num_seeds, worst_cell
+from parl_tf.report.collection import Collection
+from parl_tf.report.labels import attack_label, dataset_label, ordered_datasets
+from parl_tf.report.selection import chosen_epsilon, groups_of, surrogate_labels, where
+
+
+def worst_table(collection: Collection, *, epsilon: float | None = None) -> Table:
+    """What survives all attacks of a protocol, by their strength.
+
+    Args:
+        collection: Records that agree.
+        epsilon: Strength at which each surrogate has a column; None as for `table1`.
+    """
+    groups = [group for group in groups_of(collection.results) if group.protocol != "diagnostics"]
+    order = ordered_datasets(group.dataset for group in groups)
+    blocks = [
+        _worst_block(group, epsilon)
+        for dataset in order
+        for group in groups
+        if group.dataset == dataset and _has_several(group)
+    ]
+    return Table(
+        name="worst",
+        title="Worst cases: what survives all of a protocol",
+        caption=f"{DEVIATION} {WORST_MEANS}",
+        blocks=tuple(blocks),
+    )
+
+
+def _has_several(group) -> bool:
+    """Whether a group has several surrogates, or an attack several hyperparameters."""
+    settings = {(attack, parameters) for attack, parameters, _, _ in group.cases()}
+    return len(group.surrogates) > 1 or len(settings) > len(group.attacks)
+
+
+def _worst_block(group, given) -> Block:
+    """The part of the table of worst cases on one group."""
+    strengths = group.epsilons
+    columns = [(f"epsilon {e:g}", where(group.results, epsilon=e)) for e in strengths]
+    epsilon = given if given in strengths else chosen_epsilon([group])
+    if len(group.surrogates) > 1:
+        for fingerprint, name in surrogate_labels(group).items():
+            chosen = where(group.results, epsilon=epsilon, surrogate=fingerprint)
+            columns.append((f"from {name} at {epsilon:g}", chosen))
+    rows = []
+    for setting in group.settings:
+        seeds = num_seeds(group.results, setting)
+        cells = [worst_cell(group, results, setting, seeds) for _, results in columns]
+        rows.append(Row(label=setting, cells=(count(seeds), *cells)))
+    attacks = ", ".join(map(attack_label, group.attacks))
+    cases = len({(attack, parameters) for attack, parameters, _, _ in group.cases()})
+    made = "each target itself"
+    if group.surrogates:
+        made = ", ".join(surrogate_labels(group).values())
+    return Block(
+        title=f"{dataset_label(group.dataset)}, {threat(group)}, protocol {group.protocol}",
+        notes=(
+            f"{cases} attacks ({attacks}), crafted on {made}. {on_images(group.num_examples)}",
+            *trained(group.results),
+        ),
+        header=("setting", "seeds", *(name for name, _ in columns)),
+        rows=tuple(rows),
+    )

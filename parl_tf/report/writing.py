@@ -1,0 +1,126 @@
+"""From results files to a folder with the report."""
+
+import dataclasses
+import os
+import pathlib
+import re
+from collections.abc import Sequence
+
+from parl_tf.errors import ExistingRunError
+from parl_tf.report.agreement import agreed
+from parl_tf.report.cells import Table
+from parl_tf.report.collection import collect
+from parl_tf.report.diversity import diversity_table
+from parl_tf.report.drawing import figure_bytes
+from parl_tf.report.figures import draw_all, not_drawn
+from parl_tf.report.formats import to_csv, to_latex, to_markdown
+from parl_tf.report.masking import diagnoses
+from parl_tf.report.masking import to_markdown as checks_to_markdown
+from parl_tf.report.page import GENERATOR, render_page
+from parl_tf.report.tables import table1, table2
+from parl_tf.report.worst import worst_table
+
+PAGE = "index.html"
+_OWN = re.compile(
+    r"(table1|table2|worst|diversity)\.(md|csv|tex)"
+    r"|figure[1-6](-[a-z0-9-]+)?\.(png|svg)|diagnostics\.md|index\.html"
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """What was written.
+
+    Attributes:
+        tables: The tables.
+        files: Names of the files.
+        not_run: Titles of figures without records.
+        unfinished: Results files whose evaluations stopped before their end.
+    """
+
+    tables: list[Table]
+    files: list[str]
+    not_run: list[str]
+    unfinished: list[str]
+
+
+def write_report(
+    results: Sequence[str | os.PathLike], out: str | os.PathLike, *, epsilon: float | None = None
+) -> Report:
+    """Makes tables, figures and a page from result records.
+
+    Args:
+        results: Results files, and folders with such files somewhere below.
+        out: Folder to write into; an earlier report there is replaced.
+        epsilon: Strength that Table 1 is of; None for 0.07, or else the largest one up to 0.1.
+
+    Returns:
+        What was written.
+
+    Raises:
+        InputError: No record, records that cannot stand in one table, or an epsilon that was not
+            run.
+        MissingFileError: No such file or folder.
+        UnreadableFileError: A file that is not what its name says.
+        ExistingRunError: There are files in `out` of the names of a report, and no report.
+    """
+    folder = pathlib.Path(out)
+    check_can_report(folder)
+    collection = agreed(collect(results))
+    tables = [
+        table1(collection, epsilon=epsilon),
+        worst_table(collection, epsilon=epsilon),
+        table2(collection),
+        diversity_table(collection),
+    ]
+    diagnosed = diagnoses(collection)
+    drawings = draw_all(collection)
+    files: dict[str, bytes] = {}
+    for drawing in drawings:
+        for kind in ("png", "svg"):
+            files[f"{drawing.name}.{kind}"] = figure_bytes(drawing.figure, kind)
+    images = {drawing.name: files[f"{drawing.name}.svg"] for drawing in drawings}
+    page = render_page(collection, tables, drawings, images, diagnosed)
+    for table in tables:
+        files[f"{table.name}.md"] = to_markdown(table).encode()
+        files[f"{table.name}.csv"] = to_csv(table).encode()
+        files[f"{table.name}.tex"] = to_latex(table).encode()
+    files["diagnostics.md"] = checks_to_markdown(diagnosed).encode()
+    _write(folder, {PAGE: page.encode(), **files})  # the page first: by it others are known
+    return Report(
+        tables=tables,
+        files=sorted([PAGE, *files]),
+        not_run=not_drawn(drawings),
+        unfinished=collection.unfinished,
+    )
+
+
+def check_can_report(folder: pathlib.Path) -> None:
+    """Raises ExistingRunError unless a report can be written, or replaced, in a folder."""
+    if folder.exists() and not folder.is_dir():
+        raise ExistingRunError(f"Expected a folder for the report. Received: {folder}, a file.")
+    own = _own_files(folder)
+    page = folder / PAGE
+    is_report = page.is_file() and GENERATOR in page.read_text(encoding="utf-8", errors="replace")
+    if own and not is_report:
+        raise ExistingRunError(
+            f"{folder} holds {own[0].name}, and no report that it would be part of. Expected a "
+            "new folder, or that of an earlier report; nothing was changed."
+        )
+
+
+def _own_files(folder) -> list[pathlib.Path]:
+    """Files of the names that a report has."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if _OWN.fullmatch(path.name))
+
+
+def _write(folder, files) -> None:
+    """Replaces the report in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in _own_files(folder):
+        if path.name not in files:
+            path.unlink()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
