@@ -1,0 +1,69 @@
+"""How long jobs take on two CPU cores, roughly, before they are run."""
+
+from parl_tf.cli import attack, train
+from parl_tf.experiments import Job
+from parl_tf.recipes import recipe_for
+
+_START = 15.0  # seconds until a tool is at work: imports, data, first graph
+# Seconds of a training step of 64 images with three ResNet20, as measured on two cores.
+_STEP = {
+    "unprotected": 0.55,
+    "adp": 0.55,
+    "gal": 1.35,
+    "dverge": 3.8,
+    "trs": 4.8,
+    "guardian": 1.1,
+    "parl": 1.25,
+}
+_ADVERSARIAL = 2.4  # what adversarial training adds to a step
+_GRADIENT = 0.006  # seconds of one attack step for one image
+_PREDICTION = 0.002  # seconds of one prediction for one image
+_DIVERSITY = 0.1  # seconds of all measures for one image
+_SMALL = 0.25  # part of ResNet20's cost that ResNet8 has
+_EXAMPLES = {"digits": 1167, "cifar10": 45000, "cifar100": 45000}
+
+
+def seconds(job: Job) -> float:
+    """Estimated wall time of a job, in seconds."""
+    estimate = {"train": _training, "attack": _attack, "diversity": _diversity}.get(job.tool)
+    return _START + (estimate(job) if estimate else 0.0)
+
+
+def _training(job: Job) -> float:
+    """Steps of a training, times what one takes."""
+    given = train.parser().parse_args(job.arguments)
+    changes = {
+        name: getattr(given, name)
+        for name in ("epochs", "batch_size", "network")
+        if getattr(given, name) is not None
+    }
+    recipe = recipe_for(given.method, given.recipe, **changes)
+    images = recipe.epochs * (given.train_examples or _EXAMPLES.get(given.dataset, 45000))
+    step = _STEP.get(given.method, 1.0) + _ADVERSARIAL * given.adversarial_training
+    return images / 64 * step * _size(recipe.network)
+
+
+def _attack(job: Job) -> float:
+    """Steps of all attacks, times what one takes."""
+    given = attack.parser().parse_args(job.arguments)
+    cost = 0.0
+    for case in attack.cases_of(given):
+        crafted_on = given.surrogate if case.threat_model == "black_box" else given.target
+        queries = getattr(case.attack, "num_queries", 0)
+        steps = 0 if queries or case.attack.name == "uniform-noise" else 1
+        steps = getattr(case.attack, "num_steps", steps)
+        one = steps * _GRADIENT + queries * _PREDICTION + len(given.target) * _PREDICTION
+        cost += case.attack.restarts * len(crafted_on) * one
+    return given.num_examples * cost * _size(job.name)
+
+
+def _diversity(job: Job) -> float:
+    """Images, times what all measures take."""
+    from parl_tf.cli import diversity
+
+    return diversity.parser().parse_args(job.arguments).num_examples * _DIVERSITY * _size(job.name)
+
+
+def _size(name: str) -> float:
+    """What a network, or a grid's data set, says of the cost."""
+    return _SMALL if "resnet8" in name or "/digits/" in name else 1.0

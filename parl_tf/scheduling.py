@@ -1,0 +1,167 @@
+"""Jobs run in the order of their needs, several at a time, here or on a Ray cluster."""
+
+import concurrent.futures
+import json
+import pathlib
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from parl_tf.errors import ExistingRunError, MissingExtraError
+from parl_tf.experiments import Job
+from parl_tf.runs import is_finished, write_json
+
+DONE, FAILED, SKIPPED = "done", "failed", "not run"
+
+Execute = Callable[[Job, pathlib.Path], int]
+"""Runs a job's command with its output in a file, and returns its exit status."""
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    out: pathlib.Path,
+    execute: Execute,
+    *,
+    workers: int = 1,
+    on_change: Callable[[Job, str], None] | None = None,
+) -> dict[str, str]:
+    """Runs jobs, each once those that it needs are done, without those that are done already.
+
+    A job that fails does not stop those that do not need it.
+
+    Args:
+        jobs: The jobs; what one needs and is not among them must be there.
+        out: Folder of the grid: `jobs/` in it remembers what was run, `logs/` what was printed.
+        execute: Runs one job.
+        workers: How many at a time.
+        on_change: Called with a job and "running", "done", "failed" or "not run".
+
+    Returns:
+        What became of each job, by name.
+
+    Raises:
+        ExistingRunError: The output of a job is there, made by another command.
+    """
+    say = on_change or (lambda job, state: None)
+    state: dict[str, str] = {}
+    waiting = {job.name: job for job in jobs}
+    for job in jobs:
+        if is_done(job, out):
+            state[job.name] = DONE
+            del waiting[job.name]
+            say(job, DONE)
+    running: dict[concurrent.futures.Future, Job] = {}
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        while waiting or running:
+            for job in list(waiting.values()):
+                needs = [state.get(need, DONE if need not in waiting else "") for need in job.needs]
+                if any(need in (FAILED, SKIPPED) for need in needs):
+                    state[job.name] = SKIPPED
+                    del waiting[job.name]
+                    say(job, SKIPPED)
+                elif len(running) < workers and all(need == DONE for need in needs):
+                    del waiting[job.name]
+                    state[job.name] = "running"
+                    say(job, "running")
+                    running[pool.submit(_run, job, out, execute)] = job
+            if not running:
+                continue
+            finished, _ = concurrent.futures.wait(running, return_when="FIRST_COMPLETED")
+            for future in finished:
+                job = running.pop(future)
+                state[job.name] = DONE if future.result() == 0 else FAILED
+                say(job, state[job.name])
+    return state
+
+
+def is_done(job: Job, out: pathlib.Path) -> bool:
+    """Whether a job's output is there and complete.
+
+    Raises:
+        ExistingRunError: It was made by another command.
+    """
+    note = _note(job, out)
+    if note.is_file():
+        told = _read(note)
+        if told.get("command") != job.command:
+            raise ExistingRunError(
+                f"{job.name} was made by another command:\n  {told.get('command')}\nhere it is\n"
+                f"  {job.command}\nExpected another --out, or its output and {note} removed."
+            )
+    if job.always:
+        return False
+    if job.tool == "train":
+        return is_finished(job.output)
+    return job.output.exists() and (note.is_file() and bool(_read(note).get("done")))
+
+
+def _run(job: Job, out: pathlib.Path, execute: Execute) -> int:
+    """Runs a job and remembers what it was."""
+    note, log = _note(job, out), log_of(job, out)
+    for path in (note, log):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if not job.always:
+        write_json(note, {"command": job.command, "done": False})
+    status = execute(job, log)
+    if status == 0 and not job.always:
+        write_json(note, {"command": job.command, "done": True})
+    return status
+
+
+def log_of(job: Job, out: pathlib.Path) -> pathlib.Path:
+    """File with what a job printed."""
+    return out / "logs" / f"{job.name}.log"
+
+
+def _note(job, out) -> pathlib.Path:
+    return out / "jobs" / f"{job.name}.json"
+
+
+def _read(note: pathlib.Path) -> dict[str, Any]:
+    """A note of an earlier run; nothing if it is damaged."""
+    try:
+        told = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def execute_here(job: Job, log: pathlib.Path) -> int:
+    """Runs a job's tool in a process of its own on this machine."""
+    command = [sys.executable, "-m", f"parl_tf.cli.{job.tool}", *job.arguments]
+    with open(log, "ab") as file:
+        file.write(f"$ {job.command}\n".encode())
+        file.flush()
+        return subprocess.run(command, stdout=file, stderr=subprocess.STDOUT).returncode
+
+
+def execute_on_ray(address: str | None, cpus_per_job: float = 1) -> tuple[Execute, int]:
+    """Connects to a Ray cluster that shares this machine's file system.
+
+    Args:
+        address: Of the cluster ("auto", "ray://host:port"); None starts one on this machine.
+        cpus_per_job: What a job reserves.
+
+    Returns:
+        What runs a job there, and how many jobs fit at a time.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingExtraError(
+            "Ray is not installed. Install it with the extra ray: pip install 'parl_tf[ray]'."
+        ) from error
+    if not ray.is_initialized():
+        options: Mapping[str, Any] = {"include_dashboard": False, "log_to_driver": False}
+        ray.init(address=address, **(options if address is None else {"log_to_driver": False}))
+    remote = ray.remote(num_cpus=cpus_per_job, max_retries=3)(execute_here)
+
+    def execute(job: Job, log: pathlib.Path) -> int:
+        return ray.get(remote.remote(job, log.absolute()))
+
+    workers = max(1, int(ray.cluster_resources().get("CPU", 1) // cpus_per_job))
+    return execute, workers
