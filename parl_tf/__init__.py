@@ -31,8 +31,8 @@ if os.path.basename(sys.argv[0] if sys.argv else "").removesuffix(".exe") not in
     from parl_tf.defences.guardian import Guardian
     from parl_tf.defences.parl import PARL
     from parl_tf.defences.trs import TRS
-    from parl_tf.diversity import DiversityDiagnostics
-    from parl_tf.evaluation import evaluate_robustness
+    from parl_tf.diversity.gradients import DiversityDiagnostics
+    from parl_tf.evaluation.robustness import evaluate_robustness
     from parl_tf.exposure import expose_layers
     from parl_tf.models.resnet import resnet20
     from parl_tf.models.wide_resnet import wide_resnet

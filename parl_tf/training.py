@@ -17,7 +17,7 @@ from parl_tf.checkpoints import Checkpoints, continue_run
 from parl_tf.data import MIRRORED_DATASETS, PIXEL_STATISTICS, Dataset, Split
 from parl_tf.defences import METHODS
 from parl_tf.defences.base import Ensemble
-from parl_tf.diversity import DiversityDiagnostics
+from parl_tf.diversity.gradients import DiversityDiagnostics
 from parl_tf.errors import DivergedError, ExistingRunError
 from parl_tf.models import NETWORKS
 from parl_tf.recipes import Recipe, recipe_for

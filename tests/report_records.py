@@ -9,9 +9,9 @@ import sys
 
 import numpy as np
 
-from parl_tf.diversity_records import DiversityRecord, save_diversity
-from parl_tf.records import ModelCard, Record
-from parl_tf.results import to_document
+from parl_tf.results.diversity import DiversityRecord, save_diversity
+from parl_tf.results.files import to_document
+from parl_tf.results.records import ModelCard, Record
 from parl_tf.runs import write_json
 
 EPSILONS = (0.01, 0.03, 0.07)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from networks import examples, plain_network, residual_network
 
 import parl_tf
-from parl_tf.cka import gram_cka, layer_cka, linear_cka
+from parl_tf.diversity.cka import gram_cka, layer_cka, linear_cka
 from parl_tf.errors import InputError
 from parl_tf.exposure import count_convolutions, expose_layers
 

@@ -18,9 +18,9 @@ from networks import plain_network
 import parl_tf
 from parl_tf.cli import attack, diversity, train
 from parl_tf.defences import METHODS
-from parl_tf.diversity_records import load_diversity
-from parl_tf.judging import Judge
-from parl_tf.results import load_records
+from parl_tf.evaluation.judging import Judge
+from parl_tf.results.diversity import load_diversity
+from parl_tf.results.files import load_records
 
 SCRIPTS = pathlib.Path(sys.executable).parent
 TRAIN = [

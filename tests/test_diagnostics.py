@@ -6,10 +6,10 @@ import pytest
 import tensorflow as tf
 
 import parl_tf
-from parl_tf.diagnostics import masking_checks
-from parl_tf.evaluation import evaluate_cases
+from parl_tf.evaluation.diagnostics import masking_checks
+from parl_tf.evaluation.robustness import evaluate_cases
 from parl_tf.protocols import PROTOCOLS
-from parl_tf.records import ModelCard, Record
+from parl_tf.results.records import ModelCard, Record
 
 CHECKS = (
     "iterative attacks beat FGSM",

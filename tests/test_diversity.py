@@ -4,7 +4,7 @@ import pytest
 from networks import examples, logits_loss, plain_network, residual_network
 
 import parl_tf
-from parl_tf.diversity import (
+from parl_tf.diversity.gradients import (
     DiversityDiagnostics,
     layer_gradient_cosines,
     loss_gradient_cosines,

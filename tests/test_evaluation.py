@@ -12,12 +12,13 @@ from parl_tf.attacks.bim import BIM
 from parl_tf.attacks.fgsm import FGSM
 from parl_tf.attacks.pgd import PGD
 from parl_tf.attacks.uniform_noise import UniformNoise
-from parl_tf.case_runner import Case
 from parl_tf.data import Split
 from parl_tf.errors import ExistingRunError, InputError, UnreadableFileError
-from parl_tf.evaluation import evaluate_cases, evaluate_robustness
+from parl_tf.evaluation import judging
+from parl_tf.evaluation.cases import Case
+from parl_tf.evaluation.robustness import evaluate_cases, evaluate_robustness
 from parl_tf.fingerprints import fingerprint, weights_fingerprint
-from parl_tf.results import load_records
+from parl_tf.results.files import load_records
 
 ENSEMBLE = parl_tf.Ensemble([residual_network(0), plain_network(1), residual_network(2)])
 SINGLE = plain_network(3)
@@ -339,7 +340,7 @@ def test_an_evaluation_interrupted_again_and_again(tmp_path, uninterrupted):
 
 def test_an_error_in_judging_keeps_the_restarts_before(tmp_path, monkeypatch, uninterrupted):
     out = tmp_path / "results.json"
-    judge = parl_tf.judging.Judge.__call__
+    judge = judging.Judge.__call__
     calls = []
 
     def fail_at_the_tenth(self, *arguments):
@@ -348,7 +349,7 @@ def test_an_error_in_judging_keeps_the_restarts_before(tmp_path, monkeypatch, un
             raise MemoryError
         return judge(self, *arguments)
 
-    monkeypatch.setattr(parl_tf.judging.Judge, "__call__", fail_at_the_tenth)
+    monkeypatch.setattr(judging.Judge, "__call__", fail_at_the_tenth)
     with pytest.raises(MemoryError):
         evaluate(out=out)
     assert sum(len(r.correct) for r in load_records(out) if r.attack != "clean") == 3 * 2
@@ -360,7 +361,7 @@ def test_a_finished_evaluation_runs_nothing(tmp_path, monkeypatch):
     records = evaluate(out=out)
     before = out.read_bytes()
     monkeypatch.setattr(base.Crafter, "__init__", lambda *_: pytest.fail("crafted"))
-    monkeypatch.setattr(parl_tf.judging.Judge, "__call__", lambda *_: pytest.fail("judged"))
+    monkeypatch.setattr(judging.Judge, "__call__", lambda *_: pytest.fail("judged"))
     assert evaluate(out=out) == records
     assert out.read_bytes() == before
 

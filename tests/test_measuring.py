@@ -8,13 +8,13 @@ from networks import NUM_CLASSES, examples, plain_network, residual_network
 
 import parl_tf
 from parl_tf.attacks.pgd import PGD
-from parl_tf.cka import layer_cka
-from parl_tf.diversity_records import load_diversity, save_diversity
+from parl_tf.diversity.cka import layer_cka
+from parl_tf.diversity.measuring import measure_diversity
+from parl_tf.diversity.transferability import member_transfer
 from parl_tf.errors import ExistingRunError, InputError, MissingFileError, UnreadableFileError
 from parl_tf.fingerprints import fingerprint, weights_fingerprint
-from parl_tf.measuring import measure_diversity
-from parl_tf.results import checksum
-from parl_tf.transferability import member_transfer
+from parl_tf.results.diversity import load_diversity, save_diversity
+from parl_tf.results.files import checksum
 
 MEMBERS = [residual_network(0), plain_network(1), residual_network(2)]
 ENSEMBLE = parl_tf.Ensemble(MEMBERS)

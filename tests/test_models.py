@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from parl_tf.data import PIXEL_STATISTICS
 from parl_tf.errors import InputError
-from parl_tf.exposure import expose_layers, layer_outputs
+from parl_tf.exposure import count_convolutions, expose_layers, layer_outputs
 from parl_tf.models import NETWORKS
 from parl_tf.models.resnet import resnet20
 from parl_tf.models.wide_resnet import wide_resnet

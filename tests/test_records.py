@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parl_tf.errors import InputError
-from parl_tf.records import ModelCard, Record, from_json, survived_all, to_json
+from parl_tf.results.records import ModelCard, Record, from_json, survived_all, to_json
 
 CARD = ModelCard(name="parl", fingerprint="0011", config={"method": "parl", "seed": 0})
 SURROGATE = ModelCard(name="surrogate", fingerprint="2233")

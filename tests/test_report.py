@@ -6,8 +6,8 @@ import pytest
 from report_records import card, diversity, record, surrogate
 
 from parl_tf.errors import InputError
-from parl_tf.records import ModelCard
 from parl_tf.report import accuracy_figure, accuracy_table, cka_figure, markdown_table
+from parl_tf.results.records import ModelCard
 
 UNPROTECTED, PARL = (ModelCard(name=name, fingerprint=name) for name in ("unprotected", "parl"))
 

@@ -14,7 +14,6 @@ import pytest
 from report_records import card, hyperparameters, record, surrogate, write_grid, write_records
 
 from parl_tf.cli import report as tool
-from parl_tf.records import ModelCard
 from parl_tf.report.agreement import agreed
 from parl_tf.report.collection import collect
 from parl_tf.report.curves import black_box_figure
@@ -22,6 +21,7 @@ from parl_tf.report.drawing import figure_bytes
 from parl_tf.report.figures import draw_all, file_names
 from parl_tf.report.formats import text_rows
 from parl_tf.report.writing import write_report
+from parl_tf.results.records import ModelCard
 
 pytestmark = pytest.mark.xdist_group("report")  # they share one report
 

@@ -7,7 +7,6 @@ import pytest
 from report_records import card, config, data_of, diversity, hyperparameters, record, surrogate
 from report_records import write_records as write
 
-from parl_tf.diversity_records import save_diversity
 from parl_tf.errors import ExistingRunError, InputError, MissingFileError, UnreadableFileError
 from parl_tf.report.agreement import agreed
 from parl_tf.report.collection import collect
@@ -16,6 +15,7 @@ from parl_tf.report.masking import diagnoses
 from parl_tf.report.tables import table1, table2
 from parl_tf.report.worst import worst_table
 from parl_tf.report.writing import write_report
+from parl_tf.results.diversity import save_diversity
 
 ONES = [[1] * 40]
 

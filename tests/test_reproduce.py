@@ -11,7 +11,7 @@ import time
 import pytest
 
 from parl_tf.cli import reproduce
-from parl_tf.results import load_records
+from parl_tf.results.files import load_records
 
 GRID = """
 datasets = ["digits"]

@@ -6,9 +6,9 @@ import pathlib
 import pytest
 from test_records import CARD, record
 
-from parl_tf import results
 from parl_tf.errors import ExistingRunError, InputError, MissingFileError, UnreadableFileError
-from parl_tf.results import ResultStore, checksum, load_records, to_document
+from parl_tf.results import files as results
+from parl_tf.results.files import ResultStore, checksum, load_records, to_document
 
 PLAN = {"protocol": "paper", "seed": 0, "targets": {"parl": "0011"}, "cases": [["pgd", 0.03]]}
 RECORDS = [record(), record(epsilon=0.05)]

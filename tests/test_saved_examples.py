@@ -9,13 +9,14 @@ import parl_tf
 from parl_tf.attacks import base
 from parl_tf.attacks.fgsm import FGSM
 from parl_tf.attacks.uniform_noise import UniformNoise
-from parl_tf.case_runner import Case
 from parl_tf.errors import ExistingRunError, InputError, MissingFileError, UnreadableFileError
-from parl_tf.evaluation import evaluate_cases
-from parl_tf.examples import grouped, load_images, read_examples
-from parl_tf.records import ModelCard
-from parl_tf.results import checksum, load_records
-from parl_tf.saved_examples import evaluate_examples
+from parl_tf.evaluation import judging
+from parl_tf.evaluation.cases import Case
+from parl_tf.evaluation.examples import grouped, load_images, read_examples
+from parl_tf.evaluation.robustness import evaluate_cases
+from parl_tf.evaluation.saved_examples import evaluate_examples
+from parl_tf.results.files import checksum, load_records
+from parl_tf.results.records import ModelCard
 
 TARGETS = {
     "single": plain_network(0),
@@ -150,7 +151,7 @@ def test_a_finished_showing_is_not_run_again_and_another_is_refused(saved, tmp_p
     out = tmp_path / "results.json"
     records = show(folder, out=out)
     with monkeypatch.context() as patch:
-        patch.setattr(parl_tf.judging.Judge, "__call__", lambda *_: pytest.fail("judged"))
+        patch.setattr(judging.Judge, "__call__", lambda *_: pytest.fail("judged"))
         assert show(folder, out=out) == records
     before = out.read_bytes()
     with pytest.raises(ExistingRunError, match="its targets is"):
@@ -220,7 +221,7 @@ def test_interrupted_between_a_file_and_its_index(tmp_path, monkeypatch, saved):
 
     folder = tmp_path / "examples"
     with monkeypatch.context() as patch:
-        patch.setattr("parl_tf.examples._sha256", fail)
+        patch.setattr("parl_tf.evaluation.examples._sha256", fail)
         with pytest.raises(Stop):
             evaluate(cases=CASES[:1], examples_out=folder)
     assert read_examples(folder)[1] == []
@@ -242,7 +243,7 @@ def test_examples_that_are_there_are_not_crafted_again(saved, monkeypatch):
 def test_examples_asked_for_later_are_crafted_without_judging(tmp_path, saved, monkeypatch):
     out, folder = tmp_path / "results.json", tmp_path / "examples"
     records = evaluate(cases=CASES[:1], out=out)
-    monkeypatch.setattr(parl_tf.judging.Judge, "__call__", lambda *_: pytest.fail("judged"))
+    monkeypatch.setattr(judging.Judge, "__call__", lambda *_: pytest.fail("judged"))
     assert evaluate(cases=CASES[:1], out=out, examples_out=folder) == records
     for path in folder.glob("*.npy"):
         assert path.read_bytes() == (saved[0] / path.name).read_bytes()

@@ -4,8 +4,8 @@ import threading
 import pytest
 
 from parl_tf.errors import ExistingRunError, MissingExtraError
-from parl_tf.experiments import Job
-from parl_tf.scheduling import execute_on_ray, is_done, run_jobs
+from parl_tf.reproduction.grid import Job
+from parl_tf.reproduction.scheduling import execute_on_ray, is_done, run_jobs
 
 
 def job(out, name, needs=(), arguments=("--x",), always=False):

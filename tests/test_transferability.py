@@ -9,8 +9,8 @@ import parl_tf
 from parl_tf.attacks.bim import BIM
 from parl_tf.attacks.fgsm import FGSM
 from parl_tf.attacks.pgd import PGD
+from parl_tf.diversity.transferability import member_transfer
 from parl_tf.errors import InputError
-from parl_tf.transferability import member_transfer
 
 EPSILON = 0.03
 

@@ -105,11 +105,11 @@ def _attack(arguments: argparse.Namespace) -> dict[str, Any]:
     """Evaluates as told, prints the table, and returns the records."""
     from parl_tf.cli.display import evaluation_progress, print_table
     from parl_tf.data import load_dataset
-    from parl_tf.evaluation import evaluate_cases
+    from parl_tf.evaluation.robustness import evaluate_cases
+    from parl_tf.evaluation.saved_examples import evaluate_examples
     from parl_tf.report import accuracy_table
-    from parl_tf.results import check_can_write, to_document
+    from parl_tf.results.files import check_can_write, to_document
     from parl_tf.runs import load_model
-    from parl_tf.saved_examples import evaluate_examples
 
     if arguments.examples:
         _check_only_shown(arguments)
@@ -183,7 +183,7 @@ def _check_only_shown(arguments: argparse.Namespace) -> None:
 
 def _sampling(arguments: argparse.Namespace) -> tuple[int, int]:
     """How many test images to draw by which seed: as asked for, or as saved examples were."""
-    from parl_tf.examples import read_examples
+    from parl_tf.evaluation.examples import read_examples
 
     if not arguments.examples:
         return arguments.num_examples, arguments.seed
@@ -191,14 +191,14 @@ def _sampling(arguments: argparse.Namespace) -> tuple[int, int]:
     if not {"num_examples", "sample_seed"} <= set(data):
         raise InputError(
             f"{arguments.examples} does not say which test images it is of; "
-            "parl_tf.saved_examples.evaluate_examples takes them as arrays."
+            "parl_tf.evaluation.saved_examples.evaluate_examples takes them as arrays."
         )
     return data["num_examples"], data["sample_seed"]
 
 
 def cases_of(arguments: argparse.Namespace) -> list[Any]:
     """What to run: a protocol's cases, or the given attacks at the given strengths."""
-    from parl_tf.case_runner import Case
+    from parl_tf.evaluation.cases import Case
     from parl_tf.protocols.base import make_attack
 
     given = {name: getattr(arguments, name) for name in _HYPERPARAMETERS}
@@ -233,7 +233,7 @@ def _threats(records) -> str:
 def _print_checks(records) -> None:
     """Prints the table of checks."""
     from parl_tf.cli.display import print_table
-    from parl_tf.diagnostics import masking_checks
+    from parl_tf.evaluation.diagnostics import masking_checks
 
     outcomes = {True: "pass", False: "FAIL", None: "not run"}
     rows = [[c.target, c.check, outcomes[c.passed], c.detail] for c in masking_checks(records)]

@@ -53,9 +53,9 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
     from parl_tf.cli.attack import check_data, dataset_name, last_part
     from parl_tf.cli.display import print_table
     from parl_tf.data import load_dataset
-    from parl_tf.diversity_records import save_diversity
-    from parl_tf.measuring import measure_diversity
-    from parl_tf.results import check_can_write
+    from parl_tf.diversity.measuring import measure_diversity
+    from parl_tf.results.diversity import save_diversity
+    from parl_tf.results.files import check_can_write
     from parl_tf.runs import load_model
 
     if pathlib.Path(arguments.out).exists():

@@ -53,7 +53,7 @@ def _show(results: pathlib.Path, figure: pathlib.Path, repeat: bool, seconds: fl
     """Draws the records, prints their table if nobody has yet, and says what to do next."""
     from parl_tf.cli.display import print_table
     from parl_tf.report import accuracy_figure, accuracy_table
-    from parl_tf.results import load_records
+    from parl_tf.results.files import load_records
 
     records = load_records(results)
     accuracy_figure(records, figure)

@@ -9,8 +9,8 @@ from typing import Any
 
 from parl_tf.cli.common import positive_int, run
 from parl_tf.errors import InputError
-from parl_tf.experiments import SCALES, Job, grid_file, plan, read_grid, select
 from parl_tf.registry import check_choice
+from parl_tf.reproduction.grid import SCALES, Job, grid_file, plan, read_grid, select
 
 
 def parser() -> argparse.ArgumentParser:
@@ -96,7 +96,13 @@ def _reproduce(arguments: argparse.Namespace, failed: list[str]) -> dict[str, An
 
 def _run(arguments, jobs, out, failed) -> dict[str, Any]:
     """Runs the jobs, and says what became of them."""
-    from parl_tf.scheduling import FAILED, execute_here, execute_on_ray, log_of, run_jobs
+    from parl_tf.reproduction.scheduling import (
+        FAILED,
+        execute_here,
+        execute_on_ray,
+        log_of,
+        run_jobs,
+    )
 
     on_ray = arguments.ray is not None
     execute, workers = (
@@ -129,7 +135,7 @@ def _tell(jobs, out) -> dict[str, Any]:
     """Prints what would be done, and how long it may take."""
     from parl_tf.cli.display import print_table
     from parl_tf.cli.estimates import seconds
-    from parl_tf.scheduling import is_done
+    from parl_tf.reproduction.scheduling import is_done
 
     estimates = {job.name: 0.0 if is_done(job, out) else seconds(job) for job in jobs}
     rows = [

@@ -7,11 +7,11 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from parl_tf.diversity_records import DiversityRecord, load_diversity
 from parl_tf.errors import InputError, MissingFileError, UnreadableFileError
-from parl_tf.records import Record
 from parl_tf.report.labels import dataset_name, ordered_settings, plain, seed_of, setting_of
-from parl_tf.results import load_records, read_document
+from parl_tf.results.diversity import DiversityRecord, load_diversity
+from parl_tf.results.files import load_records, read_document
+from parl_tf.results.records import Record
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from parl_tf.records import ModelCard
+from parl_tf.results.records import ModelCard
 
 PAPER_SETTINGS = ("ENS_U", "ADP", "GAL", "DVERGE", "PARL/7")
 PAPER_DATASETS = ("cifar10", "cifar100")

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from parl_tf.diagnostics import Check, masking_checks
+from parl_tf.evaluation.diagnostics import Check, masking_checks
 from parl_tf.report.collection import Collection, Result
 from parl_tf.report.formats import markdown, markdown_table
 from parl_tf.report.labels import dataset_label, ordered_datasets, ordered_settings

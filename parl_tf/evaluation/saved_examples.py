@@ -9,12 +9,12 @@ import keras
 
 from parl_tf.data import Split
 from parl_tf.errors import InputError
-from parl_tf.evaluation import check_models, model_cards
-from parl_tf.examples import grouped, load_images, read_examples
+from parl_tf.evaluation.examples import grouped, load_images, read_examples
+from parl_tf.evaluation.judging import Judge, judge_all, measured
+from parl_tf.evaluation.robustness import check_models, model_cards
 from parl_tf.fingerprints import fingerprint
-from parl_tf.judging import Judge, judge_all, measured
-from parl_tf.records import Record
-from parl_tf.results import ResultStore
+from parl_tf.results.files import ResultStore
+from parl_tf.results.records import Record
 from parl_tf.runs import versions
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from parl_tf.errors import ExistingRunError, MissingExtraError
-from parl_tf.experiments import Job
+from parl_tf.reproduction.grid import Job
 from parl_tf.runs import is_finished, write_json
 
 DONE, FAILED, SKIPPED = "done", "failed", "not run"

@@ -5,7 +5,7 @@ import pytest
 
 from parl_tf.cli import attack, diversity, train
 from parl_tf.errors import InputError, MissingFileError, UnreadableFileError
-from parl_tf.experiments import SCALES, grid_file, plan, read_grid, select
+from parl_tf.reproduction.grid import SCALES, grid_file, plan, read_grid, select
 
 SMALL = """
 datasets = ["digits"]

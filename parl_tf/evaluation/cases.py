@@ -11,10 +11,10 @@ import numpy as np
 
 from parl_tf.attacks.base import Attack, Crafter
 from parl_tf.data import Split
-from parl_tf.examples import ExampleWriter
-from parl_tf.judging import Judge, Verdict, judge_all, measured
-from parl_tf.records import ModelCard, Record, record_key
-from parl_tf.results import ResultStore
+from parl_tf.evaluation.examples import ExampleWriter
+from parl_tf.evaluation.judging import Judge, Verdict, judge_all, measured
+from parl_tf.results.files import ResultStore
+from parl_tf.results.records import ModelCard, Record, record_key
 
 Progress = Callable[[str, float], None]
 

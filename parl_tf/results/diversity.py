@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from parl_tf.errors import UnreadableFileError
-from parl_tf.records import FORMAT, ModelCard
-from parl_tf.results import check_can_write, checksum, read_document
+from parl_tf.results.files import check_can_write, checksum, read_document
+from parl_tf.results.records import FORMAT, ModelCard
 from parl_tf.runs import write_json
 
 

@@ -9,17 +9,17 @@ import keras
 import numpy as np
 
 from parl_tf.attacks.base import Attack
-from parl_tf.case_runner import Case, CaseRunner, Progress, ProgressCount, crafting
 from parl_tf.classifiers import check_logits_classifier
 from parl_tf.data import Split, check_examples, check_seed
 from parl_tf.defences.base import Ensemble
 from parl_tf.errors import InputError
-from parl_tf.examples import ExampleWriter
+from parl_tf.evaluation.cases import Case, CaseRunner, Progress, ProgressCount, crafting
+from parl_tf.evaluation.examples import ExampleWriter
+from parl_tf.evaluation.judging import Judge
 from parl_tf.fingerprints import fingerprint, weights_fingerprint
-from parl_tf.judging import Judge
-from parl_tf.records import ModelCard, Record
 from parl_tf.registry import check_choice
-from parl_tf.results import ResultStore
+from parl_tf.results.files import ResultStore
+from parl_tf.results.records import ModelCard, Record
 from parl_tf.runs import versions
 
 

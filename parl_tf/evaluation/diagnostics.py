@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from parl_tf.records import Record
+from parl_tf.results.records import Record
 
 SMALL = 0.02
 """How much of the images a difference may be that counts as none."""

@@ -13,8 +13,8 @@ import numpy as np
 from parl_tf.attacks.base import TOLERANCE, Attack
 from parl_tf.data import Split
 from parl_tf.errors import ExistingRunError, InputError, MissingFileError, UnreadableFileError
-from parl_tf.records import FORMAT, ModelCard
-from parl_tf.results import checksum, read_document
+from parl_tf.results.files import checksum, read_document
+from parl_tf.results.records import FORMAT, ModelCard
 from parl_tf.runs import write_json
 
 _INDEX = "examples.json"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from parl_tf.errors import ExistingRunError, InputError, MissingFileError, UnreadableFileError
-from parl_tf.records import FORMAT, Record, from_json, to_json
+from parl_tf.results.records import FORMAT, Record, from_json, to_json
 from parl_tf.runs import write_json
 
 

@@ -9,16 +9,16 @@ import numpy as np
 import tensorflow as tf
 
 from parl_tf.attacks.base import Attack
-from parl_tf.cka import layer_cka
 from parl_tf.data import Split, check_examples, check_seed
 from parl_tf.defences.base import Ensemble
-from parl_tf.diversity import loss_gradient_cosines, loss_gradients
-from parl_tf.diversity_records import DiversityRecord
+from parl_tf.diversity.cka import layer_cka
+from parl_tf.diversity.gradients import loss_gradient_cosines, loss_gradients
+from parl_tf.diversity.transferability import member_transfer
 from parl_tf.errors import InputError
 from parl_tf.fingerprints import fingerprint, weights_fingerprint
-from parl_tf.records import ModelCard
+from parl_tf.results.diversity import DiversityRecord
+from parl_tf.results.records import ModelCard
 from parl_tf.runs import versions
-from parl_tf.transferability import member_transfer
 
 
 def measure_diversity(

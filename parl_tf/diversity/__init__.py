@@ -1,0 +1,1 @@
+"""How differently members see: gradients, representations, transfer between them."""

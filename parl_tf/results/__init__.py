@@ -1,0 +1,1 @@
+"""What evaluations leave: records, and the files that hold them."""
