@@ -13,17 +13,18 @@ import pytest
 from parl_tf.cli import reproduce
 from parl_tf.results.files import load_records
 
-GRID = """
+SMALL = "--network resnet8 --members 2 --train-examples 64 --epochs 2 --batch-size 32"
+GRID = f"""
 datasets = ["digits"]
 seeds = [0]
-train = "--recipe paper --network resnet8 --members 2 --train-examples 64 --epochs 2"
+train = "--deterministic --recipe paper {SMALL}"
 [surrogates]
 other = "--seed 1000"
 [settings]
 unprotected = "--method unprotected"
-parl7 = "--method parl --num-layers 7"
+adp = "--method adp"
 [attacks.black-box]
-options = "--protocol paper --num-examples 16 --epsilon 0.1 --num-steps 2 --restarts 3"
+options = "--deterministic --protocol paper --num-examples 9 --epsilon 0.1 --num-steps 2"
 surrogates = ["other"]
 together = true
 [diversity]
@@ -51,10 +52,10 @@ def whole(out):
     assert names == {
         "black-box.json",
         "diversity-unprotected-seed0.json",
-        "diversity-parl7-seed0.json",
+        "diversity-adp-seed0.json",
     }
     page = (out / "report" / "index.html").read_text()
-    assert "PARL/7" in page
+    assert "ADP" in page
     assert "not run" in page
 
 
@@ -141,15 +142,15 @@ def test_a_dry_run_estimates_and_does_nothing(grid, tmp_path, capsys):
 
 
 def test_a_job_that_fails_is_named_with_what_it_said(grid, tmp_path, capsys):
-    grid.write_text(GRID.replace("--method parl ", "--method parl --tap nothing "))
+    grid.write_text(GRID.replace("--method adp", "--method parl --tap nothing"))
     out = tmp_path / "out"
-    arguments = ["--grid", str(grid), "--out", str(out), "--only", "*/parl7-seed0"]
+    arguments = ["--grid", str(grid), "--out", str(out), "--only", "*/adp-seed0"]
     assert reproduce.main(arguments) == 1
     printed = capsys.readouterr()
     assert "Unknown tap" in printed.err
-    assert "Failed: train/digits/parl7-seed0" in printed.out
-    assert "diversity/digits/parl7-seed0: not run" in printed.err
-    assert not (out / "digits" / "runs" / "parl7-seed0").exists()
+    assert "Failed: train/digits/adp-seed0" in printed.out
+    assert "diversity/digits/adp-seed0: not run" in printed.err
+    assert not (out / "digits" / "runs" / "adp-seed0").exists()
 
 
 @pytest.mark.parametrize(

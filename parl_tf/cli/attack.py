@@ -98,7 +98,11 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs parl-attack; returns its exit status."""
     arguments = parser().parse_args(argv)
-    return run(lambda: _attack(arguments), print_json=arguments.json)
+    return run(
+        lambda: _attack(arguments),
+        print_json=arguments.json,
+        deterministic=arguments.deterministic,
+    )
 
 
 def _attack(arguments: argparse.Namespace) -> dict[str, Any]:

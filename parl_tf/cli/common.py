@@ -56,13 +56,24 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=seed, default=0, help="default: 0")
     parser.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="make TensorFlow's operations repeat their bits on one machine; somewhat slower",
+    )
+    parser.add_argument(
         "--json",
         action="store_true",
         help="print one JSON document to standard output, everything else to standard error",
     )
 
 
-def run(body: Callable[[], Any], *, print_json: bool, tensorflow: bool = True) -> int:
+def run(
+    body: Callable[[], Any],
+    *,
+    print_json: bool,
+    tensorflow: bool = True,
+    deterministic: bool = False,
+) -> int:
     """Runs a tool's body, and turns the user's mistakes into messages and exit statuses.
 
     Args:
@@ -70,6 +81,7 @@ def run(body: Callable[[], Any], *, print_json: bool, tensorflow: bool = True) -
         print_json: Whether to print that document to standard output, and whatever `body` prints
             to standard error instead.
         tensorflow: Whether the body needs TensorFlow, which takes seconds to import.
+        deterministic: Whether TensorFlow's operations are to give the same bits every time.
 
     Returns:
         The exit status.
@@ -77,7 +89,7 @@ def run(body: Callable[[], Any], *, print_json: bool, tensorflow: bool = True) -
     try:
         with contextlib.redirect_stdout(sys.stderr if print_json else sys.stdout):
             if tensorflow:
-                start_tensorflow()
+                start_tensorflow(deterministic)
             _show_log()
             document = body()
     except (InputError, ExistingRunError) as error:
@@ -108,7 +120,7 @@ def _fail(error: object, status: int) -> int:
     return status
 
 
-def start_tensorflow() -> None:
+def start_tensorflow(deterministic: bool = False) -> None:
     """Imports TensorFlow, and keeps what its native code then writes to standard error to itself.
 
     It announces its build and the absence of a GPU in several lines, before any setting of its
@@ -130,5 +142,7 @@ def start_tensorflow() -> None:
         finally:
             os.dup2(standard_error, 2)
             os.close(standard_error)
+    if deterministic:
+        tensorflow.config.experimental.enable_op_determinism()
     kinds = sorted({device.device_type for device in devices})
     print(f"TensorFlow {tensorflow.__version__} on {' and '.join(kinds)}", file=sys.stderr)

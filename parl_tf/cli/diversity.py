@@ -39,7 +39,11 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs parl-diversity; returns its exit status."""
     arguments = parser().parse_args(argv)
-    return run(lambda: _measure(arguments), print_json=arguments.json)
+    return run(
+        lambda: _measure(arguments),
+        print_json=arguments.json,
+        deterministic=arguments.deterministic,
+    )
 
 
 def _measure(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -116,7 +116,11 @@ def _add(group: argparse._ArgumentGroup, options: list[tuple]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs parl-train; returns its exit status."""
     arguments = parser().parse_args(argv)
-    return run(lambda: _train(arguments), print_json=arguments.json)
+    return run(
+        lambda: _train(arguments),
+        print_json=arguments.json,
+        deterministic=arguments.deterministic,
+    )
 
 
 def _train(arguments: argparse.Namespace) -> dict[str, Any]:
