@@ -1,5 +1,6 @@
 """parl-reproduce, as a user runs it: on a small grid, interrupted, and on a Ray cluster."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -11,6 +12,7 @@ import time
 import pytest
 
 from parl_tf.cli import reproduce
+from parl_tf.results.diversity import load_diversity
 from parl_tf.results.files import load_records
 
 SMALL = "--network resnet8 --members 2 --train-examples 64 --epochs 2 --batch-size 32"
@@ -22,13 +24,13 @@ train = "--deterministic --recipe paper {SMALL}"
 other = "--seed 1000"
 [settings]
 unprotected = "--method unprotected"
-adp = "--method adp"
+parl7 = "--method parl --num-layers 7"
 [attacks.black-box]
 options = "--deterministic --protocol paper --num-examples 9 --epsilon 0.1 --num-steps 2"
 surrogates = ["other"]
 together = true
 [diversity]
-options = "--num-examples 16 --num-steps 2"
+options = "--deterministic --num-examples 16 --num-steps 2"
 """
 TOOL = [sys.executable, "-m", "parl_tf.cli.reproduce"]
 
@@ -42,8 +44,11 @@ def grid(tmp_path):
 
 def records_of(out):
     """What must be the same however often the work was interrupted."""
-    records = load_records(out / "digits" / "results" / "black-box.json")
-    return [(r.key, r.target.fingerprint, r.correct, r.tied, r.unmoved, r.data) for r in records]
+    results = out / "digits" / "results"
+    records = load_records(results / "black-box.json")
+    attacked = [(r.key, r.target.fingerprint, r.correct, r.tied, r.unmoved, r.data) for r in records]
+    diverse = [load_diversity(path) for path in sorted(results.glob("diversity-*.json"))]
+    return attacked, [dataclasses.replace(record, seconds=0.0) for record in diverse]
 
 
 def whole(out):
@@ -52,10 +57,10 @@ def whole(out):
     assert names == {
         "black-box.json",
         "diversity-unprotected-seed0.json",
-        "diversity-adp-seed0.json",
+        "diversity-parl7-seed0.json",
     }
     page = (out / "report" / "index.html").read_text()
-    assert "ADP" in page
+    assert "PARL/7" in page
     assert "not run" in page
 
 
@@ -113,7 +118,7 @@ def test_on_a_local_ray_cluster_of_two_workers(grid, tmp_path):
         [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert records_of(out)
+    assert records_of(out)[0]
     started = [line.split()[2] for line in done.stderr.splitlines() if line.endswith(": running")]
     assert len(started) == 4
 
@@ -142,14 +147,14 @@ def test_a_dry_run_estimates_and_does_nothing(grid, tmp_path, capsys):
 
 
 def test_a_job_that_fails_is_named_with_what_it_said(grid, tmp_path, capsys):
-    grid.write_text(GRID.replace("--method adp", "--method parl --tap nothing"))
+    grid.write_text(GRID.replace("--num-layers 7", "--tap nothing"))
     out = tmp_path / "out"
-    arguments = ["--grid", str(grid), "--out", str(out), "--only", "*/adp-seed0"]
+    arguments = ["--grid", str(grid), "--out", str(out), "--only", "*/parl7-seed0"]
     assert reproduce.main(arguments) == 1
     printed = capsys.readouterr()
     assert "Unknown tap" in printed.err
-    assert "Failed: train/digits/adp-seed0" in printed.out
-    assert "diversity/digits/adp-seed0: not run" in printed.err
+    assert "Failed: train/digits/parl7-seed0" in printed.out
+    assert "diversity/digits/parl7-seed0: not run" in printed.err
     assert not (out / "digits" / "runs" / "adp-seed0").exists()
 
 

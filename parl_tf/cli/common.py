@@ -58,7 +58,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--deterministic",
         action="store_true",
-        help="make TensorFlow's operations repeat their bits on one machine; somewhat slower",
+        help="repeat results bit for bit on one machine; somewhat slower",
     )
     parser.add_argument(
         "--json",
@@ -143,6 +143,8 @@ def start_tensorflow(deterministic: bool = False) -> None:
             os.dup2(standard_error, 2)
             os.close(standard_error)
     if deterministic:
-        tensorflow.config.experimental.enable_op_determinism()
+        from parl_tf.determinism import enable_determinism
+
+        enable_determinism()
     kinds = sorted({device.device_type for device in devices})
     print(f"TensorFlow {tensorflow.__version__} on {' and '.join(kinds)}", file=sys.stderr)
