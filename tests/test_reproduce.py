@@ -23,8 +23,7 @@ train = "--deterministic --recipe paper {SMALL}"
 [surrogates]
 other = "--seed 1000"
 [settings]
-unprotected = "--method unprotected"
-parl7 = "--method parl --num-layers 7"
+parl3 = "--method parl --num-layers 3"
 [attacks.black-box]
 options = "--deterministic --protocol paper --num-examples 9 --epsilon 0.1 --num-steps 2"
 surrogates = ["other"]
@@ -42,6 +41,25 @@ def grid(tmp_path):
     return path
 
 
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """The whole grid without interruption, on a local Ray cluster of two workers."""
+    folder = tmp_path_factory.mktemp("straight")
+    grid, out = folder / "grid.toml", folder / "out"
+    grid.write_text(GRID)
+    code = (
+        "import ray, sys\n"
+        "ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)\n"
+        "from parl_tf.cli.reproduce import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    arguments = ["--grid", grid, "--out", out, "--ray"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True
+    )
+    return out, done
+
+
 def records_of(out):
     """What must be the same however often the work was interrupted."""
     results = out / "digits" / "results"
@@ -54,28 +72,29 @@ def records_of(out):
 def whole(out):
     """Whether everything that the grid promises is there."""
     names = {path.name for path in (out / "digits" / "results").glob("*.json")}
-    assert names == {
-        "black-box.json",
-        "diversity-unprotected-seed0.json",
-        "diversity-parl7-seed0.json",
-    }
+    assert names == {"black-box.json", "diversity-parl3-seed0.json"}
     page = (out / "report" / "index.html").read_text()
-    assert "PARL/7" in page
+    assert "PARL/3" in page
     assert "not run" in page
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("reproduce")
-def test_killed_again_and_again_it_ends_with_the_same_records(grid, tmp_path):
-    straight, killed = tmp_path / "straight", tmp_path / "killed"
-    done = subprocess.run(
-        [*TOOL, "--grid", grid, "--out", straight, "--jobs", "2"], capture_output=True, text=True
-    )
+def test_on_a_local_ray_cluster_of_two_workers(straight):
+    out, done = straight
     assert done.returncode == 0, done.stderr
-    whole(straight)
+    whole(out)
+    started = [line.split()[2] for line in done.stderr.splitlines() if line.endswith(": running")]
+    assert len(started) == len(set(started)) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("reproduce")
+def test_killed_again_and_again_it_ends_with_the_same_records(grid, straight, tmp_path):
+    killed = tmp_path / "killed"
     kills = [  # what is there when it is killed
         lambda: list(killed.glob("digits/runs/*/checkpoint*")),
-        lambda: list(killed.glob("digits/runs/unprotected-seed0/model.keras")),
+        lambda: list(killed.glob("digits/runs/other/model.keras")),
         lambda: list(killed.glob("digits/results/black-box.json")),
     ]
     for reached in kills:
@@ -97,30 +116,10 @@ def test_killed_again_and_again_it_ends_with_the_same_records(grid, tmp_path):
     assert done.returncode == 0, done.stderr
     assert set(json.loads(done.stdout)["jobs"].values()) == {"done"}
     whole(killed)
-    assert records_of(killed) == records_of(straight)
+    assert records_of(killed) == records_of(straight[0])
     before = {path: path.stat().st_mtime_ns for path in killed.glob("digits/**/*.*")}
     assert reproduce.main(["--grid", str(grid), "--out", str(killed)]) == 0
     assert before == {path: path.stat().st_mtime_ns for path in killed.glob("digits/**/*.*")}
-
-
-@pytest.mark.slow
-@pytest.mark.xdist_group("reproduce")
-def test_on_a_local_ray_cluster_of_two_workers(grid, tmp_path):
-    out = tmp_path / "out"
-    code = (
-        "import ray, sys\n"
-        "ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)\n"
-        "from parl_tf.cli.reproduce import main\n"
-        "sys.exit(main(sys.argv[1:]))\n"
-    )
-    arguments = ["--grid", grid, "--out", out, "--ray", "--only", "train", "attack"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert records_of(out)[0]
-    started = [line.split()[2] for line in done.stderr.splitlines() if line.endswith(": running")]
-    assert len(started) == 4
 
 
 def test_list_prints_a_command_for_each_job_and_does_nothing(grid, tmp_path, capsys):
@@ -128,10 +127,10 @@ def test_list_prints_a_command_for_each_job_and_does_nothing(grid, tmp_path, cap
     arguments = ["--grid", str(grid), "--out", str(out), "--list"]
     assert reproduce.main([*arguments, "--only", "train"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 2
     assert all(line.startswith("parl-train ") for line in lines)
     assert reproduce.main(arguments) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 7
+    assert len(capsys.readouterr().out.splitlines()) == 5
     assert not out.exists()
 
 
@@ -139,7 +138,7 @@ def test_a_dry_run_estimates_and_does_nothing(grid, tmp_path, capsys):
     out = tmp_path / "out"
     assert reproduce.main(["--grid", str(grid), "--out", str(out), "--dry-run", "--json"]) == 0
     jobs = json.loads(capsys.readouterr().out)["jobs"]
-    assert len(jobs) == 7
+    assert len(jobs) == 5
     assert all(job["seconds"] > 0 for job in jobs)
     assert not out.exists()
     assert reproduce.main(["--grid", str(grid), "--out", str(out), "--dry-run"]) == 0
@@ -147,14 +146,14 @@ def test_a_dry_run_estimates_and_does_nothing(grid, tmp_path, capsys):
 
 
 def test_a_job_that_fails_is_named_with_what_it_said(grid, tmp_path, capsys):
-    grid.write_text(GRID.replace("--num-layers 7", "--tap nothing"))
+    grid.write_text(GRID.replace("--num-layers 3", "--tap nothing"))
     out = tmp_path / "out"
-    arguments = ["--grid", str(grid), "--out", str(out), "--only", "*/parl7-seed0"]
+    arguments = ["--grid", str(grid), "--out", str(out), "--only", "*/parl3-seed0"]
     assert reproduce.main(arguments) == 1
     printed = capsys.readouterr()
     assert "Unknown tap" in printed.err
-    assert "Failed: train/digits/parl7-seed0" in printed.out
-    assert "diversity/digits/parl7-seed0: not run" in printed.err
+    assert "Failed: train/digits/parl3-seed0" in printed.out
+    assert "diversity/digits/parl3-seed0: not run" in printed.err
     assert not (out / "digits" / "runs" / "adp-seed0").exists()
 
 
