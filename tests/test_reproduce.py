@@ -64,7 +64,9 @@ def records_of(out):
     """What must be the same however often the work was interrupted."""
     results = out / "digits" / "results"
     records = load_records(results / "black-box.json")
-    attacked = [(r.key, r.target.fingerprint, r.correct, r.tied, r.unmoved, r.data) for r in records]
+    attacked = [
+        (r.key, r.target.fingerprint, r.correct, r.tied, r.unmoved, r.data) for r in records
+    ]
     diverse = [load_diversity(path) for path in sorted(results.glob("diversity-*.json"))]
     return attacked, [dataclasses.replace(record, seconds=0.0) for record in diverse]
 
