@@ -13,6 +13,7 @@ import keras
 from parl_tf.defences.base import Ensemble
 from parl_tf.errors import UnreadableFileError
 from parl_tf.runs import (
+    check_checkpoint,
     cut_history,
     find_checkpoints,
     holds_run,
@@ -54,7 +55,7 @@ def continue_run(
 
     Args:
         folder: The run folder, or where one is to be.
-        config: What the run is to be; that in the folder must be equal.
+        config: What the run is to be; that in the folder must be equal, up to `versions`.
 
     Returns:
         The ensemble, compiled as it was, and the number of epochs that it has been trained for;
@@ -65,6 +66,7 @@ def continue_run(
     if not checkpoints or not holds_run(folder):
         return None
     begun, wanted = read_config(folder), json.loads(json.dumps(config))
+    versions = begun.pop("versions", None), wanted.pop("versions", None)
     if begun != wanted:
         others = [key for key in {**begun, **wanted} if begun.get(key) != wanted.get(key)]
         _log.warning(
@@ -75,11 +77,14 @@ def continue_run(
         return None
     for epochs in sorted(checkpoints, reverse=True):
         try:
+            check_checkpoint(checkpoints[epochs])
             ensemble = _read_ensemble(checkpoints[epochs])
             cut_history(folder, epochs)
         except UnreadableFileError as error:
             _log.warning("%s: no continuing after epoch %d. %s", folder, epochs, error)
         else:
+            if versions[0] != versions[1]:
+                _log.warning("%s was begun with other versions: %s, now %s.", folder, *versions)
             return ensemble, epochs
     _log.warning("%s: beginning anew.", folder)
     return None

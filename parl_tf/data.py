@@ -62,6 +62,7 @@ class Dataset:
         validation: Cut from the training part of the data set; may be empty.
         test: The test part of the data set, untouched.
         fingerprint: 16 hexadecimal digits that tell the content, before any cut, apart.
+        seed: What decided the cut; None if it is not known.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Dataset:
     validation: Split
     test: Split
     fingerprint: str
+    seed: int | None = None
 
     @property
     def num_classes(self) -> int:
@@ -88,6 +90,7 @@ def load_dataset(
     data_dir: str | os.PathLike | None = None,
     train_examples: int | None = None,
     validation_fraction: float = 0.1,
+    validation_examples: int | None = None,
     seed: int = 0,
 ) -> Dataset:
     """Loads a data set into memory.
@@ -99,6 +102,7 @@ def load_dataset(
             own default. Nothing is downloaded.
         train_examples: How many examples to train on; None for all that validation leaves.
         validation_fraction: Part of the training examples kept for validation, in [0, 1).
+        validation_examples: How many they are, instead.
         seed: Decides which training examples are kept for validation and which are taken.
 
     Returns:
@@ -121,12 +125,14 @@ def load_dataset(
         train, test, class_names = _load_prepared(name, data_dir)
     fingerprint = _fingerprint(train, test)
 
-    num_validation = round(validation_fraction * len(train))
+    num_validation = validation_examples
+    if num_validation is None:
+        num_validation = round(validation_fraction * len(train))
     available = len(train) - num_validation
-    if not available:
+    if num_validation < 0 or available < 1:
         raise InputError(
-            f"Expected a validation_fraction that leaves examples to train on. "
-            f"Received: {validation_fraction}."
+            f"Expected a part for validation that leaves examples to train on, of {len(train)}. "
+            f"Received: {validation_fraction if validation_examples is None else num_validation}."
         )
     if train_examples is None:
         train_examples = available
@@ -138,7 +144,8 @@ def load_dataset(
     order = np.random.default_rng(seed).permutation(len(train))
     validation = train.take(np.sort(order[:num_validation]))
     chosen = order[num_validation : num_validation + train_examples]
-    return Dataset(name, class_names, train.take(np.sort(chosen)), validation, test, fingerprint)
+    chosen_part = train.take(np.sort(chosen))
+    return Dataset(name, class_names, chosen_part, validation, test, fingerprint, seed)
 
 
 def check_seed(seed: int) -> None:

@@ -16,3 +16,9 @@ def enable_determinism() -> None:
     """
     tf.config.experimental.enable_op_determinism()
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+def is_deterministic() -> bool:
+    """Whether `enable_determinism` was called in this process."""
+    # TensorFlow tells nobody whether its own switch is on, but does tell of the optimizer.
+    return bool(tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer"))

@@ -7,7 +7,7 @@ import os
 import pathlib
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from typing import Any
 
@@ -17,9 +17,10 @@ from parl_tf.classifiers import check_logits_classifier
 from parl_tf.defences import METHODS
 from parl_tf.defences.base import Ensemble
 from parl_tf.errors import ExistingRunError, MissingFileError, UnreadableFileError
+from parl_tf.whole_files import sha256_of, write_json, write_whole, written_whole
 
 CONFIG, HISTORY, MODEL = "config.json", "history.csv", "model.keras"
-_PARTIAL_MODEL = "partial.keras"
+_KEPT = 2  # checkpoints: the last, and the one before should the last be damaged
 
 
 def versions() -> dict[str, str]:
@@ -44,7 +45,8 @@ def begin_run(folder: str | os.PathLike, config: Mapping[str, Any]) -> pathlib.P
     folder = pathlib.Path(folder)
     check_can_begin(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for path in (*find_checkpoints(folder).values(), folder / HISTORY, folder / _PARTIAL_MODEL):
+    _remove(find_checkpoints(folder).values())
+    for path in (folder / HISTORY, *folder.glob(".partial-*")):
         path.unlink(missing_ok=True)
     write_json(folder / CONFIG, config)
     return folder
@@ -82,17 +84,30 @@ def holds_run(folder: pathlib.Path) -> bool:
 
 def finish_run(folder: pathlib.Path, model: keras.Model) -> None:
     """Saves the trained model into a run folder, which makes the run a finished one."""
-    _save_whole(model, folder / MODEL)
-    for path in find_checkpoints(folder).values():
-        path.unlink()
+    with written_whole(folder / MODEL) as partial:
+        model.save(partial)
+    _remove(find_checkpoints(folder).values())
 
 
 def save_checkpoint(folder: pathlib.Path, model: keras.Model, epochs: int) -> None:
-    """Saves a model that has been trained for so many epochs, then removes other checkpoints."""
-    _save_whole(model, folder / f"checkpoint-{epochs:04}.keras")
-    for number, path in find_checkpoints(folder).items():
-        if number != epochs:
-            path.unlink()
+    """Saves a model that has been trained for so many epochs, and its checksum beside it.
+
+    The checkpoint before it stays, all others are removed.
+    """
+    path = folder / f"checkpoint-{epochs:04}.keras"
+    with written_whole(path) as partial:
+        model.save(partial)
+        write_whole(_checksum_file(path), f"{sha256_of(partial)}  {path.name}\n".encode())
+    found = find_checkpoints(folder)
+    kept = sorted(number for number in found if number <= epochs)[-_KEPT:]
+    _remove(path for number, path in found.items() if number not in kept)
+
+
+def check_checkpoint(path: pathlib.Path) -> None:
+    """Raises UnreadableFileError unless a checkpoint is the file that was written."""
+    file = _checksum_file(path)
+    if not file.exists() or file.read_bytes().split()[:1] != [sha256_of(path).encode()]:
+        raise UnreadableFileError(f"{path} is not the file that was written: its checksum differs.")
 
 
 def find_checkpoints(folder: str | os.PathLike) -> dict[int, pathlib.Path]:
@@ -104,23 +119,16 @@ def find_checkpoints(folder: str | os.PathLike) -> dict[int, pathlib.Path]:
     return found
 
 
-def _save_whole(model: keras.Model, path: pathlib.Path) -> None:
-    """Saves a model into a file that is either whole or not there."""
-    partial = path.with_name(_PARTIAL_MODEL)
-    model.save(partial)
-    os.replace(partial, path)
+def _checksum_file(path: pathlib.Path) -> pathlib.Path:
+    """The file with a checkpoint's checksum, as `sha256sum --check` reads it."""
+    return path.with_name(f"{path.name}.sha256")
 
 
-def write_json(path: pathlib.Path, document: Any, *, indent: int | None = 1) -> None:
-    """Writes a JSON file that is either whole or not there."""
-    _write_whole(path, (json.dumps(document, indent=indent, allow_nan=False) + "\n").encode())
-
-
-def _write_whole(path: pathlib.Path, content: bytes) -> None:
-    """Writes a file that is either whole or not there."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+def _remove(checkpoints: Iterable[pathlib.Path]) -> None:
+    """Removes checkpoints with their checksums."""
+    for path in checkpoints:
+        path.unlink()
+        _checksum_file(path).unlink(missing_ok=True)
 
 
 def load_model(path: str | os.PathLike) -> tuple[keras.Model, dict[str, Any] | None]:
@@ -210,7 +218,7 @@ def cut_history(folder: pathlib.Path, epochs: int) -> None:
     expected = [b"epoch", *(b"%d" % epoch for epoch in range(epochs))]
     if [line.split(b",")[0] for line in kept] != expected or not kept[-1].endswith(b"\n"):
         raise UnreadableFileError(f"{path} does not hold {epochs} epochs, one a line.")
-    _write_whole(path, b"".join(kept))
+    write_whole(path, b"".join(kept))
 
 
 def _number(text: str) -> float | None:

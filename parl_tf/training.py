@@ -17,9 +17,13 @@ from parl_tf.checkpoints import Checkpoints, continue_run
 from parl_tf.data import MIRRORED_DATASETS, PIXEL_STATISTICS, Dataset, Split
 from parl_tf.defences import METHODS
 from parl_tf.defences.base import Ensemble
+from parl_tf.determinism import is_deterministic
+from parl_tf.divergence import StopWhenDiverged
 from parl_tf.diversity.gradients import DiversityDiagnostics
-from parl_tf.errors import DivergedError, ExistingRunError
+from parl_tf.errors import ExistingRunError
+from parl_tf.locks import locked
 from parl_tf.models import NETWORKS
+from parl_tf.progress import TimeLeft
 from parl_tf.recipes import Recipe, recipe_for
 from parl_tf.runs import (
     HISTORY,
@@ -33,7 +37,7 @@ from parl_tf.runs import (
 from parl_tf.warm_start import begin_from
 
 _log = logging.getLogger(__name__)
-_START = "start"  # in the folder of a run that needs a trained ensemble to begin from
+OWN_START = "start"  # in the folder of a run that needs a trained ensemble to begin from
 _DIAGNOSED = 250  # images that diversity is measured on
 
 
@@ -135,38 +139,35 @@ def train(
     folder = pathlib.Path(out)
     started = _started(ensemble, start_from, seed)
     config = _configuration(method, ensemble, dataset, recipe, seed, started)
-    own_start = folder / _START if started == {"run": _START} else None
+    own_start = folder / OWN_START if started == {"run": OWN_START} else None
     if own_start:
         _check_start(own_start, config)
-    continued = continue_run(folder, config)
-    ensemble, epoch = continued or (ensemble, 0)
-    batches = _training_batches(ensemble, dataset, recipe, seed, epoch)
-    # What is read from a file is compiled again: whether by XLA depends on the machine.
-    ensemble.compile(
-        optimizer=ensemble.optimizer if continued else _optimizer(recipe, len(batches)),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    if continued:
-        _log.info("%s: continuing after %d of %d epochs.", folder, epoch, recipe.epochs)
-    else:
-        begin_run(folder, config)
-        if own_start:
-            _train_start(own_start, method, dataset, recipe, num_members, seed, verbose)
-            begin_from(ensemble, own_start)
-    history = _fit(ensemble, batches, dataset, recipe, folder, epoch, callbacks, verbose)
-    if not np.isfinite(history.history.get("loss", [])).all():
-        raise DivergedError(
-            f"The loss is not a finite number any more; {folder} holds no model. Expected a "
-            f"smaller learning rate than {recipe.learning_rate}, perhaps."
+    with locked(folder):
+        check_can_begin(folder)  # another process may just have finished it
+        continued = continue_run(folder, config)
+        ensemble, epoch = continued or (ensemble, 0)
+        batches = _training_batches(ensemble, dataset, recipe, seed, epoch)
+        # What is read from a file is compiled again: whether by XLA depends on the machine.
+        ensemble.compile(
+            optimizer=ensemble.optimizer if continued else _optimizer(recipe, len(batches)),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         )
-    finish_run(folder, ensemble)
-    return ensemble
+        if continued:
+            _log.info("%s: continuing after %d of %d epochs.", folder, epoch, recipe.epochs)
+        else:
+            begin_run(folder, config)
+            if own_start:
+                _train_start(own_start, method, dataset, recipe, num_members, seed, verbose)
+                begin_from(ensemble, own_start)
+        _fit(ensemble, batches, dataset, recipe, folder, epoch, callbacks, verbose)
+        finish_run(folder, ensemble)
+        return ensemble
 
 
 def _started(ensemble, start_from, seed):
     """Gives an ensemble the weights that it begins from, if named; what a configuration says."""
     if start_from is None:
-        return {"run": _START} if ensemble.needs_start else None
+        return {"run": OWN_START} if ensemble.needs_start else None
     started = begin_from(ensemble, start_from)
     if started.get("seed") != seed:
         _log.warning(
@@ -190,8 +191,10 @@ def _configuration(method, ensemble, dataset, recipe, seed, started):
             "fingerprint": dataset.fingerprint,
             "train_examples": len(dataset.train),
             "validation_examples": len(dataset.validation),
+            "seed": dataset.seed,
         },
         "recipe": _as_json(recipe),
+        "deterministic": is_deterministic(),
         "versions": versions(),
     }
 
@@ -222,10 +225,11 @@ def _fit(ensemble, batches, dataset, recipe, folder, initial_epoch, callbacks, v
             initial_epoch=initial_epoch,
             validation_data=_validation_batches(dataset.validation),
             callbacks=[
+                StopWhenDiverged(),
                 DiversityDiagnostics(diagnosed.images, diagnosed.labels),
                 lines,
-                keras.callbacks.TerminateOnNaN(),
                 *callbacks,
+                TimeLeft(str(folder)),
                 Checkpoints(folder),  # last: an epoch that has one is over
             ],
             shuffle=False,  # done by the batches themselves

@@ -51,6 +51,19 @@ def plain_network(seed, *, activation="relu", num_classes=NUM_CLASSES):
     )
 
 
+def pooled_network(
+    num_classes, *, input_shape, normalization, seed, kernel_penalty=0.125, num_convolutions=7
+):
+    """A network as `train` makes them: convolutions of images a quarter of the size."""
+    keras.utils.set_random_seed(seed % 2**31)
+    x = pixels = keras.Input(input_shape)
+    x = keras.layers.AveragePooling2D(4)(x)
+    for _ in range(num_convolutions):
+        x = keras.layers.Conv2D(2, 3, padding="same")(x)
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    return keras.Model(pixels, keras.layers.Dense(num_classes)(keras.layers.Flatten()(x)))
+
+
 def sign_flipped_copy(network, channels=(0, 2)):
     """The same function: channels of every normalised convolution negated, and undone behind."""
     copy = keras.models.clone_model(network)

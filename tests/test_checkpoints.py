@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pytest
 from networks import examples, logits_loss, plain_network
@@ -5,6 +7,7 @@ from networks import examples, logits_loss, plain_network
 import parl_tf
 from parl_tf.checkpoints import Checkpoints, continue_run
 from parl_tf.runs import begin_run, find_checkpoints, finish_run, save_checkpoint
+from parl_tf.whole_files import sha256_of, write_json
 
 CONFIG = {
     "format": 1,
@@ -48,14 +51,57 @@ def test_a_run_continues_with_its_optimizer_after_its_last_checkpoint(run, ensem
     assert not caplog.text
 
 
-def test_a_checkpoint_takes_the_place_of_the_one_before(run, ensemble):
+def sign(path):
+    """Writes the checksum that fits a checkpoint, as sha256sum does."""
+    path.with_name(f"{path.name}.sha256").write_text(f"{sha256_of(path)}  {path.name}\n")
+
+
+def test_the_last_two_checkpoints_stay(run, ensemble):
     callback = Checkpoints(run)
     callback.set_model(ensemble)
     callback.on_epoch_end(1, {"loss": 1.25})
     for loss in (float("nan"), float("inf")):
         callback.on_epoch_end(2, {"loss": loss})
-    assert find_checkpoints(run) == {2: run / "checkpoint-0002.keras"}
-    assert not (run / "partial.keras").exists()
+    assert sorted(find_checkpoints(run)) == [1, 2]
+    callback.on_epoch_end(2, {"loss": 1.0})
+    assert find_checkpoints(run) == {n: run / f"checkpoint-000{n}.keras" for n in (2, 3)}
+    files = [f"checkpoint-000{n}.keras{end}" for n in (2, 3) for end in ("", ".sha256")]
+    assert sorted(path.name for path in run.iterdir()) == [*files, "config.json", "history.csv"]
+    # One that is behind another, as after a damaged one: what is ahead of it goes.
+    save_checkpoint(run, ensemble, 1)
+    assert list(find_checkpoints(run)) == [1]
+
+
+@pytest.mark.parametrize("part", [0.01, 0.3, 0.6, 0.99])
+def test_a_checkpoint_that_was_changed_is_passed_over(run, ensemble, part, caplog):
+    (run / "history.csv").write_bytes((HEADER + "".join(LINES)).encode())
+    save_checkpoint(run, ensemble, 2)
+    path = run / "checkpoint-0002.keras"
+    content = bytearray(path.read_bytes())
+    content[int(part * len(content))] ^= 1
+    path.write_bytes(content)
+    _, epochs = continue_run(run, CONFIG)
+    assert epochs == 1
+    assert "its checksum differs" in caplog.text
+    assert "no continuing after epoch 2" in caplog.text
+
+
+def test_a_checkpoint_without_a_checksum_is_passed_over(run, caplog):
+    (run / "checkpoint-0001.keras.sha256").unlink()
+    assert continue_run(run, CONFIG) is None
+    assert "its checksum differs" in caplog.text
+
+
+def test_checksums_are_as_sha256sum_checks_them(run):
+    name, file = (run / "checkpoint-0001.keras.sha256").read_text().split("  ")[::-1]
+    assert name == "checkpoint-0001.keras\n"
+    assert file == hashlib.sha256((run / "checkpoint-0001.keras").read_bytes()).hexdigest()
+
+
+def test_other_versions_are_a_warning(run, caplog):
+    write_json(run / "config.json", {**CONFIG, "versions": {"keras": "3.12.0"}})
+    assert continue_run(run, {**CONFIG, "versions": {"keras": "3.15.1"}})[1] == 1
+    assert "other versions: {'keras': '3.12.0'}, now {'keras': '3.15.1'}" in caplog.text
 
 
 def test_the_one_before_stays_until_the_new_one_is_there(run, ensemble, monkeypatch):
@@ -79,7 +125,7 @@ def test_a_checkpoint_that_cannot_be_read_is_passed_over(run, ensemble, caplog):
     assert "no continuing after epoch 2" in caplog.text
     assert history(run) == HEADER + LINES[0]
     save_checkpoint(run, ensemble, 2)
-    assert continue_run(run, CONFIG) is None  # for want of the second line
+    assert continue_run(run, CONFIG)[1] == 1  # for want of the second line
     begin_run(run, CONFIG)
     assert sorted(path.name for path in run.iterdir()) == ["checkpoint-old.keras", "config.json"]
 
@@ -87,6 +133,7 @@ def test_a_checkpoint_that_cannot_be_read_is_passed_over(run, ensemble, caplog):
 @pytest.mark.parametrize("content", [b"", b"not a model", b"PK\x03\x04 broken archive"])
 def test_without_one_that_can_be_read_a_run_begins_anew(run, caplog, content):
     (run / "checkpoint-0001.keras").write_bytes(content)
+    sign(run / "checkpoint-0001.keras")
     assert continue_run(run, CONFIG) is None
     assert "beginning anew" in caplog.text
     assert history(run) == HEADER + "".join(LINES[:2])
@@ -105,9 +152,12 @@ def test_a_history_that_lacks_an_epoch_is_not_continued(run, caplog, text):
 
 
 def test_a_model_that_is_not_the_state_of_a_training(run, ensemble, caplog):
-    plain_network(0).save(run / "checkpoint-0001.keras")
+    path = run / "checkpoint-0001.keras"
+    plain_network(0).save(path)
+    sign(path)
     assert continue_run(run, CONFIG) is None
-    parl_tf.Ensemble(ensemble.members).save(run / "checkpoint-0001.keras")
+    parl_tf.Ensemble(ensemble.members).save(path)
+    sign(path)
     assert continue_run(run, CONFIG) is None
     assert caplog.text.count("does not hold an ensemble with its optimizer") == 2
 

@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ import pytest
 from networks import plain_network
 
 import parl_tf
+from parl_tf import checkpoints
 from parl_tf.cli import attack, diversity, train
 from parl_tf.defences import METHODS
 from parl_tf.evaluation.judging import Judge
@@ -548,6 +550,77 @@ def test_training_and_attack_on_real_cifar10(cifar10_dir, tmp_path):
     assert attacked.returncode == 0, attacked.stderr
     clean, fgsm, bim = (record.accuracy for record in load_records(results))
     assert bim <= fgsm < clean or np.isclose(clean, 0.1, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "message"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "told to end")],
+)
+def test_a_signal_ends_a_tool_in_order(number, status, message):
+    code = (
+        "import sys, time\n"
+        "from parl_tf.cli.common import run\n"
+        "def body():\n"
+        "    try:\n"
+        "        print('at work', flush=True)\n"
+        "        time.sleep(60)\n"
+        "    finally:\n"
+        "        print('put away', flush=True)\n"
+        "sys.exit(run(body, print_json=False, tensorflow=False))\n"
+    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", code], **pipes)
+    assert process.stdout.readline() == "at work\n"
+    process.send_signal(number)
+    printed, error = process.communicate()
+    assert (process.returncode, printed) == (status, "put away\n")
+    assert message in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.slow
+def test_resume_continues_from_the_folder_alone(tmp_path, capsys):
+    given = ["--method", "parl", "--num-layers", "1", *TRAIN, "--epochs", "2", "--seed", "5"]
+    folder = tmp_path / "run"
+    save = checkpoints.save_checkpoint
+
+    def interrupted(*arguments):
+        save(*arguments)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, "save_checkpoint", interrupted)
+        assert train.main([*given, "--out", str(folder)]) == 130
+    assert not (folder / "model.keras").exists()
+    resumed = ["--resume", str(folder), "--tensorboard", "--json"]
+    capsys.readouterr()
+    assert train.main(resumed) == 0
+    printed = capsys.readouterr()
+    document = json.loads(printed.out)
+    assert [row["epoch"] for row in document["history"]] == [0, 1]
+    assert "1 of 2 epochs" in printed.err
+    assert list((folder / "tensorboard").glob("**/events.out.*"))
+    assert train.main(resumed) == 2
+    assert "is finished" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--resume", "nowhere"], 3, "not a run folder"),
+        (["--resume", "x", "--epochs", "3", "--batch-size", "9"], 2, "--epochs, --batch-size"),
+        (["--resume", "x", "--deterministic"], 2, "received besides: --deterministic"),
+        (["--method", "parl", "--dataset", "digits"], 2, "required: --out"),
+        ([], 2, "required: --method, --dataset, --out"),
+    ],
+)
+def test_resume_ends_in_a_message(arguments, status, message, capsys):
+    try:
+        ended = train.main(arguments)
+    except SystemExit as end:
+        ended = end.code
+    assert ended == status
+    assert message in capsys.readouterr().err
 
 
 def test_scripts_of_the_repository_are_executable():

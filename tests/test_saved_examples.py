@@ -221,7 +221,7 @@ def test_interrupted_between_a_file_and_its_index(tmp_path, monkeypatch, saved):
 
     folder = tmp_path / "examples"
     with monkeypatch.context() as patch:
-        patch.setattr("parl_tf.evaluation.examples._sha256", fail)
+        patch.setattr("parl_tf.evaluation.examples.sha256_of", fail)
         with pytest.raises(Stop):
             evaluate(cases=CASES[:1], examples_out=folder)
     assert read_examples(folder)[1] == []

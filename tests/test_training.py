@@ -5,11 +5,13 @@ import shutil
 import keras
 import numpy as np
 import pytest
+from networks import pooled_network
 
 import parl_tf
 from parl_tf.checkpoints import Checkpoints
 from parl_tf.errors import ExistingRunError, InputError, MissingFileError
 from parl_tf.recipes import Recipe, recipe_for
+from parl_tf.resuming import resume
 from parl_tf.runs import load_model, read_config, read_history
 from parl_tf.training import _optimizer, build_ensemble, train
 
@@ -54,7 +56,7 @@ def small_networks(monkeypatch):
     class Names(dict):
         def __getitem__(self, name):
             asked.append(name)
-            return small
+            return pooled_network
 
     monkeypatch.setattr("parl_tf.training.NETWORKS", Names())
     return asked
@@ -66,29 +68,11 @@ def tiny_networks(monkeypatch):
 
     class Names(dict):
         def __getitem__(self, name):
-            return functools.partial(small, num_convolutions=1)
+            return functools.partial(pooled_network, num_convolutions=1)
 
     monkeypatch.setattr("parl_tf.training.NETWORKS", Names())
     diagnostics = functools.partial(parl_tf.DiversityDiagnostics, num_layers=1)
     monkeypatch.setattr("parl_tf.training.DiversityDiagnostics", diagnostics)
-
-
-def small(
-    num_classes,
-    *,
-    input_shape,
-    normalization,
-    seed,
-    kernel_penalty=0.125,
-    num_convolutions=7,
-):
-    keras.utils.set_random_seed(seed % 2**31)
-    x = pixels = keras.Input(input_shape)
-    x = keras.layers.AveragePooling2D(4)(x)
-    for _ in range(num_convolutions):
-        x = keras.layers.Conv2D(2, 3, padding="same")(x)
-        x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
-    return keras.Model(pixels, keras.layers.Dense(num_classes)(keras.layers.Flatten()(x)))
 
 
 SHORT = {"epochs": 2, "batch_size": 16}
@@ -216,6 +200,7 @@ def assert_equal_runs(folder, ensemble, other_folder, other):
     ("method", "recipe", "arguments"),
     [
         ("unprotected", {"noise_stddev": 0.1}, {}),
+        ("parl", {}, {"num_layers": 1, "adversarial_training": {"num_steps": 1}}),
         ("trs", {"optimizer": "sgd", "decay_at": (0.4,)}, {"num_steps": 1}),
     ],
 )
@@ -228,14 +213,17 @@ def test_an_interrupted_training_continues_as_if_it_had_not_been(
     uninterrupted = train(method, DIGITS, whole, arguments=arguments, **options)
     with pytest.raises(KeyboardInterrupt):
         train(method, DIGITS, resumed, arguments=arguments, callbacks=[InterruptedIn(1)], **options)
-    left = ["checkpoint-0001.keras", "config.json", "history.csv"]
+    left = ["checkpoint-0001.keras", "checkpoint-0001.keras.sha256", "config.json", "history.csv"]
     assert sorted(path.name for path in resumed.iterdir()) == left
     with caplog.at_level(logging.INFO, logger="parl_tf"):
-        ensemble = train(method, DIGITS, resumed, arguments=arguments, **options)
+        ensemble = resume(resumed, verbose=0)
     assert "continuing after 1 of 3 epochs" in caplog.text
     assert [row["epoch"] for row in read_history(resumed)] == [0, 1, 2]
     assert_equal_runs(resumed, ensemble, whole, uninterrupted)
-    assert sorted(path.name for path in resumed.iterdir()) == [*left[1:], "model.keras"]
+    assert sorted(path.name for path in resumed.iterdir()) == [*left[2:], "model.keras"]
+    assert read_config(resumed) == read_config(whole)
+    with pytest.raises(ExistingRunError, match="is finished"):
+        resume(resumed)
 
 
 @pytest.mark.slow

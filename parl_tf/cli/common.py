@@ -6,9 +6,11 @@ import json
 import logging
 import math
 import os
+import signal
 import sys
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from parl_tf.errors import (
@@ -21,6 +23,7 @@ from parl_tf.errors import (
 )
 
 USAGE, MISSING = 2, 3  # exit statuses beside 0 (done) and 1 (anything else)
+_AGAIN = "the same command goes on from there"
 
 
 def positive_int(text: str) -> int:
@@ -87,7 +90,10 @@ def run(
         The exit status.
     """
     try:
-        with contextlib.redirect_stdout(sys.stderr if print_json else sys.stdout):
+        with (
+            _ending_in_order(),
+            contextlib.redirect_stdout(sys.stderr if print_json else sys.stdout),
+        ):
             if tensorflow:
                 start_tensorflow(deterministic)
             _show_log()
@@ -99,10 +105,33 @@ def run(
     except (OSError, DivergedError, MissingExtraError) as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        return _fail(f"interrupted; {_AGAIN}", 130)
+    except _Terminated:
+        return _fail(f"told to end (SIGTERM); {_AGAIN}", 143)
     if print_json:
         print(json.dumps(document, allow_nan=False))
     return 0
+
+
+class _Terminated(BaseException):
+    """The process was told to end, by SIGTERM."""
+
+
+@contextlib.contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Turns SIGTERM into an exception, so that what was begun is put away as after Control-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number, frame):
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _show_log() -> None:

@@ -53,6 +53,9 @@ _ADVERSARIAL = [
 ]
 
 
+_WITH_RESUME = ("resume", "data_dir", "json", "tensorboard")
+
+
 def parser() -> argparse.ArgumentParser:
     """The arguments of parl-train."""
     tool = argparse.ArgumentParser(
@@ -60,13 +63,18 @@ def parser() -> argparse.ArgumentParser:
         description="Trains an ensemble and leaves it in a run folder: config.json, history.csv "
         "and model.keras.",
     )
-    tool.add_argument("--method", required=True, help=", ".join(METHODS))
-    tool.add_argument("--dataset", required=True, help=", ".join(DATASETS))
+    tool.add_argument("--method", help=", ".join(METHODS))
+    tool.add_argument("--dataset", help=", ".join(DATASETS))
     tool.add_argument(
         "--out",
-        required=True,
         metavar="RUN",
         help="run folder to make; one that was interrupted is continued by the same command",
+    )
+    tool.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="continue what was interrupted, as it was begun; takes --data-dir, --json and "
+        "--tensorboard only",
     )
     tool.add_argument("--members", type=positive_int, default=3, help="default: 3")
     tool.add_argument(
@@ -103,6 +111,11 @@ def parser() -> argparse.ArgumentParser:
         help="part of the training examples kept for validation, default: 0.1",
     )
     add_data_arguments(tool)
+    tool.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write an event file into RUN/tensorboard too; needs the extra tensorboard",
+    )
     return tool
 
 
@@ -115,9 +128,24 @@ def _add(group: argparse._ArgumentGroup, options: list[tuple]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs parl-train; returns its exit status."""
-    arguments = parser().parse_args(argv)
+    tool = parser()
+    arguments = tool.parse_args(argv)
+    if arguments.resume is None:
+        missing = [name for name in ("method", "dataset", "out") if not getattr(arguments, name)]
+        if missing:
+            tool.error(f"the following arguments are required: --{', --'.join(missing)}")
+    else:
+        others = [
+            name
+            for name, value in vars(arguments).items()
+            if name not in _WITH_RESUME and value != tool.get_default(name)
+        ]
+        if others:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in others)
+            tool.error(f"--resume goes on as the run was begun; received besides: {flags}")
+    body = _train if arguments.resume is None else _resume
     return run(
-        lambda: _train(arguments),
+        lambda: body(arguments),
         print_json=arguments.json,
         deterministic=arguments.deterministic,
     )
@@ -126,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _train(arguments: argparse.Namespace) -> dict[str, Any]:
     """Trains as told, and returns the last epoch's history beside the configuration."""
     from parl_tf.data import load_dataset
-    from parl_tf.runs import check_can_begin, read_config, read_history
+    from parl_tf.runs import check_can_begin
     from parl_tf.training import train
 
     METHODS[arguments.method]  # an unknown one ends here
@@ -153,14 +181,46 @@ def _train(arguments: argparse.Namespace) -> dict[str, Any]:
         seed=arguments.seed,
         start_from=arguments.start_from,
         arguments=options,
-        verbose="auto" if sys.stdout.isatty() else 2,
+        callbacks=_callbacks(arguments, arguments.out),
+        verbose=_verbosity(),
     )
-    print(f"Trained {arguments.method} on {dataset.name}: {arguments.out}")
-    return {
-        "run": arguments.out,
-        "config": read_config(arguments.out),
-        "history": read_history(arguments.out),
-    }
+    return _trained(arguments.out)
+
+
+def _resume(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Continues a run, and returns what `_train` does."""
+    from parl_tf.resuming import resume
+
+    resume(
+        arguments.resume,
+        data_dir=arguments.data_dir,
+        callbacks=_callbacks(arguments, arguments.resume),
+        verbose=_verbosity(),
+    )
+    return _trained(arguments.resume)
+
+
+def _trained(folder: str) -> dict[str, Any]:
+    """Says that a run is trained, and returns what its folder holds."""
+    from parl_tf.runs import read_config, read_history
+
+    config = read_config(folder)
+    print(f"Trained {config['method']} on {config['dataset']['name']}: {folder}")
+    return {"run": folder, "config": config, "history": read_history(folder)}
+
+
+def _callbacks(arguments: argparse.Namespace, folder: str) -> list[Any]:
+    """Further Keras callbacks that were asked for."""
+    if not arguments.tensorboard:
+        return []
+    from parl_tf.tensorboard import tensorboard_callback
+
+    return [tensorboard_callback(folder)]
+
+
+def _verbosity() -> str | int:
+    """A progress bar for people, a line an epoch for files."""
+    return "auto" if sys.stdout.isatty() else 2
 
 
 def _method_options(arguments: argparse.Namespace) -> dict[str, Any]:

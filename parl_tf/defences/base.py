@@ -14,6 +14,7 @@ from parl_tf.classifiers import check_members
 from parl_tf.data import check_images, check_seed
 from parl_tf.defences.adversarial_training import AdversarialTraining
 from parl_tf.defences.forward import ForwardPass, checked_pixels, class_numbers, widened
+from parl_tf.defences.portable import PortableModel
 from parl_tf.defences.second_order import exact_moments
 from parl_tf.errors import InputError
 from parl_tf.fusion import Vote, log_mean_probability, majority_vote
@@ -21,7 +22,7 @@ from parl_tf.registry import check_choice
 
 
 @keras.saving.register_keras_serializable(package="parl_tf")
-class Ensemble(keras.Model):
+class Ensemble(PortableModel):
     """Classifiers trained together and asked together; the unprotected ensemble.
 
     The training loss is the members' cross-entropy, plus the weighted terms of a method, plus the
@@ -235,17 +236,6 @@ class Ensemble(keras.Model):
             return super().fit(*keras_arguments, callbacks, *arguments, **options)
         finally:
             callbacks.callbacks.remove(hook)
-
-    def make_train_function(self, force: bool = False) -> Any:
-        """Makes the graph of `train_step`, after the optimizer's variables.
-
-        A graph that makes variables while it is traced is traced a second time, and tracing takes
-        longer than many steps.
-        """
-        if self.optimizer is not None and not self.optimizer.built:
-            with self.distribute_strategy.scope():
-                self.optimizer.build(self.trainable_variables)
-        return super().make_train_function(force)
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step of the optimizer on one batch."""

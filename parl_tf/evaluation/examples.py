@@ -15,7 +15,7 @@ from parl_tf.data import Split
 from parl_tf.errors import ExistingRunError, InputError, MissingFileError, UnreadableFileError
 from parl_tf.results.files import checksum, read_document
 from parl_tf.results.records import FORMAT, ModelCard
-from parl_tf.runs import write_json
+from parl_tf.whole_files import sha256_of, write_json
 
 _INDEX = "examples.json"
 _BLOCK = 250  # images that are checked at a time
@@ -113,7 +113,7 @@ class ExampleWriter:
             epsilon=float(epsilon),
             restart=restart,
             file=file,
-            sha256=_sha256(self._folder / file),
+            sha256=sha256_of(self._folder / file),
         )
         self._write_index()
 
@@ -171,7 +171,7 @@ def load_images(folder: str | os.PathLike, found: ExampleSet, clean: np.ndarray)
         InputError: Examples of other images, or outside their ball.
     """
     path = pathlib.Path(folder) / found.file
-    if not path.is_file() or _sha256(path) != found.sha256:
+    if not path.is_file() or sha256_of(path) != found.sha256:
         raise UnreadableFileError(f"{path} is missing or was changed after it was written.")
     try:
         images = np.lib.format.open_memmap(path, mode="r")
@@ -213,15 +213,6 @@ def _check(found: ExampleSet) -> None:
         raise ValueError(f"names of {found.file!r}: {texts}")
     if not isinstance(found.restart, int) or found.restart < 0:
         raise ValueError(f"restart {found.restart!r}")
-
-
-def _sha256(path: pathlib.Path) -> str:
-    """Hash of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def grouped(sets: Sequence[ExampleSet]) -> list[list[ExampleSet]]:

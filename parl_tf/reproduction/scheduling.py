@@ -10,7 +10,8 @@ from typing import Any
 
 from parl_tf.errors import ExistingRunError, MissingExtraError
 from parl_tf.reproduction.grid import Job
-from parl_tf.runs import is_finished, write_json
+from parl_tf.runs import is_finished
+from parl_tf.whole_files import write_json
 
 DONE, FAILED, SKIPPED = "done", "failed", "not run"
 

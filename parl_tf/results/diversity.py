@@ -10,7 +10,7 @@ import numpy as np
 from parl_tf.errors import UnreadableFileError
 from parl_tf.results.files import check_can_write, checksum, read_document
 from parl_tf.results.records import FORMAT, ModelCard
-from parl_tf.runs import write_json
+from parl_tf.whole_files import write_json
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,61 @@
+"""What Keras's saving and exporting need to know of a model that is made of others."""
+
+import os
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+class PortableModel(keras.Model):
+    """A model whose parts are built before it is ever called, saved and exported as if it were.
+
+    A subclass sets `built` and has `image_shape`, (height, width, channels).
+    """
+
+    image_shape: Any
+
+    def build_optimizer(self) -> None:
+        """Makes the optimizer's variables, unless they are there."""
+        if getattr(self, "optimizer", None) is not None and not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Makes the graph of `train_step`, after the optimizer's variables.
+
+        A graph that makes variables while it is traced is traced a second time, and tracing takes
+        longer than many steps.
+        """
+        self.build_optimizer()
+        return super().make_train_function(force)
+
+    def save(self, filepath: str | os.PathLike, *arguments: Any, **options: Any) -> None:
+        """Keras's `save`, also of an optimizer that has not made a step yet."""
+        self.build_optimizer()
+        super().save(filepath, *arguments, **options)
+
+    def load_weights(self, filepath: str | os.PathLike, *arguments: Any, **options: Any) -> None:
+        """Keras's `load_weights`, with the optimizer's variables where the file has them."""
+        self.build_optimizer()
+        super().load_weights(filepath, *arguments, **options)
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """Keras's, but whether by XLA is for the machine to decide that a model is loaded on."""
+        config = super().get_compile_config()
+        return {**config, "jit_compile": "auto"} if config.get("jit_compile") else config
+
+    def export(
+        self,
+        filepath: str | os.PathLike,
+        format: str = "tf_saved_model",
+        *,
+        input_signature: Any = None,
+        **options: Any,
+    ) -> None:
+        """Keras's `export`, for batches of any size unless a signature says otherwise."""
+        if input_signature is None:
+            shape = (None, *self.image_shape)
+            input_signature = [keras.InputSpec(shape=shape, dtype="float32")]
+        self(tf.zeros((1, *self.image_shape)))  # Keras refuses a model that was never called
+        super().export(filepath, format, input_signature=input_signature, **options)

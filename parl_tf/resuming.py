@@ -1,0 +1,105 @@
+"""Continuing a run from nothing but its folder."""
+
+import os
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+import keras
+
+from parl_tf.data import load_dataset
+from parl_tf.defences.base import Ensemble
+from parl_tf.determinism import enable_determinism, is_deterministic
+from parl_tf.errors import ExistingRunError, InputError, UnreadableFileError
+from parl_tf.recipes import PAPER, Recipe
+from parl_tf.runs import is_finished, read_config
+from parl_tf.training import OWN_START, build_ensemble, train
+
+
+def resume(
+    run: str | os.PathLike,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: str | int = "auto",
+) -> Ensemble:
+    """Continues a training as it was begun, after its last whole epoch.
+
+    If it was begun with determinism enabled, that is enabled for this process too.
+
+    Args:
+        run: The run folder.
+        data_dir: As for `load_dataset`.
+        callbacks: As for `train`; they are not part of what a folder holds.
+        verbose: As for `fit`.
+
+    Returns:
+        The trained ensemble.
+
+    Raises:
+        ExistingRunError: The run is finished, or another process is at it.
+        InputError: The data are not those that it was begun on, or determinism is enabled in
+            this process and was not there.
+        MissingFileError: No run folder, no prepared data, or not what the run began from.
+        UnreadableFileError: The configuration in the folder cannot be used.
+        DivergedError: The loss became infinite or NaN.
+    """
+    config = read_config(run)
+    if is_finished(run):
+        raise ExistingRunError(f"The run in {run} is finished; there is nothing to resume.")
+    try:
+        given = _given(config)
+        recorded = config["dataset"]
+        cut = {
+            f"{part}_examples": int(recorded[f"{part}_examples"])
+            for part in ("train", "validation")
+        }
+        fingerprint, deterministic = recorded["fingerprint"], config["deterministic"]
+        dataset = load_dataset(recorded["name"], data_dir=data_dir, seed=recorded["seed"], **cut)
+        _check(config["method"], dataset, given)
+    except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UnreadableFileError(
+            f"{run} does not say in its config.json how it is trained: {error!r}"
+        ) from error
+    if dataset.fingerprint != fingerprint:
+        raise InputError(
+            f"Expected the data that {run} was begun on, of fingerprint {fingerprint}. "
+            f"Received: {dataset.fingerprint}."
+        )
+    _match_determinism(run, deterministic)
+    return train(config["method"], dataset, run, callbacks=callbacks, verbose=verbose, **given)
+
+
+def _check(method, dataset, given):
+    """Raises unless an ensemble can be made of a configuration."""
+    options = {name: given[name] for name in ("recipe", "num_members", "seed")}
+    build_ensemble(method, dataset, **options, **given["arguments"])
+
+
+def _given(config: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `train` that a configuration says."""
+    recipe = dict(config["recipe"])
+    decay_at = recipe.pop("decay_at")
+    for name, value in recipe.items():
+        kind = type(getattr(PAPER, name))
+        if isinstance(value, bool) or not isinstance(value, kind if kind in (int, str) else Real):
+            raise TypeError(f"{name} of the recipe: {value!r}")
+    started = config["start_from"]
+    arguments = dict(config["arguments"])
+    if arguments.pop("seed") != config["seed"]:
+        raise InputError("two seeds")
+    return {
+        "recipe": Recipe(decay_at=None if decay_at is None else tuple(decay_at), **recipe),
+        "num_members": int(config["num_members"]),
+        "seed": config["seed"],
+        "start_from": None if started in (None, {"run": OWN_START}) else started["run"],
+        "arguments": arguments,
+    }
+
+
+def _match_determinism(run, deterministic):
+    """Enables determinism if a run was begun with it."""
+    if deterministic is True:
+        enable_determinism()
+    elif is_deterministic():
+        raise InputError(f"{run} was begun without determinism, which is enabled here.")

@@ -1,0 +1,74 @@
+import hashlib
+import os
+import subprocess
+import sys
+
+import pytest
+
+from parl_tf.whole_files import sha256_of, write_json, write_whole, written_whole
+
+
+def test_what_was_there_is_replaced_and_nothing_else_left(tmp_path):
+    path = tmp_path / "results.json"
+    for document in ({"a": 1}, {"b": [2.5, None]}):
+        write_json(path, document)
+    assert path.read_text() == '{\n "b": [\n  2.5,\n  null\n ]\n}\n'
+    assert os.listdir(tmp_path) == ["results.json"]
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), OSError("no")])
+def test_what_was_there_stays_when_writing_fails(tmp_path, error):
+    path = tmp_path / "model.keras"
+    write_whole(path, b"before")
+
+    def fail():
+        with written_whole(path) as partial:
+            assert partial.parent == tmp_path
+            assert partial.suffix == ".keras"
+            partial.write_bytes(b"after, as far as")
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
+    assert path.read_bytes() == b"before"
+    assert os.listdir(tmp_path) == ["model.keras"]
+
+
+def test_what_was_there_stays_until_the_new_one_is_on_the_disk(tmp_path, monkeypatch):
+    path, events = tmp_path / "file", []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: events.append("fsync") or fsync(fd))
+    monkeypatch.setattr(os, "replace", lambda *a: events.append("replace") or replace(*a))
+    write_whole(path, b"content")
+    assert events == ["fsync", "replace", "fsync"]
+
+
+def test_numbers_that_json_has_not_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "file.json", {"loss": float("nan")})
+    assert not os.listdir(tmp_path)
+
+
+def test_a_file_that_does_not_fit_is_an_error_that_says_so(tmp_path):
+    code = """
+import resource, signal, sys
+from parl_tf.whole_files import write_whole
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+write_whole(sys.argv[1], b"before")
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    write_whole(sys.argv[1], bytes(2000))
+except OSError as error:
+    print(error)
+"""
+    path = tmp_path / "model.keras"
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert f"No space left for {path}" in done.stdout, done.stderr
+    assert path.read_bytes() == b"before"
+    assert os.listdir(tmp_path) == ["model.keras"]
+
+
+def test_sha256_of_a_file_larger_than_its_blocks(tmp_path):
+    content = bytes(range(256)) * 9000
+    (tmp_path / "file").write_bytes(content)
+    assert sha256_of(tmp_path / "file") == hashlib.sha256(content).hexdigest()
