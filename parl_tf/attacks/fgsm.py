@@ -5,10 +5,10 @@ from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
-from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
 
 from parl_tf.attacks.base import Batch, MemberLogits
 from parl_tf.attacks.gradient import GradientAttack
+from parl_tf.attacks.steps import fast_gradient_method
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Whether models are right, image by image."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -38,7 +39,8 @@ class Judge:
 
     def __init__(self, model: keras.Model) -> None:
         self._model = model
-        self._graph = tf.function(self._judge, reduce_retracing=True)
+        # A partial, as TensorFlow takes many models' graphs of one method for a mistake.
+        self._graph = tf.function(functools.partial(self._judge), reduce_retracing=True)
 
     def __call__(self, images: np.ndarray, examples: Split) -> Verdict:
         """Judges the model's answers on a batch.
