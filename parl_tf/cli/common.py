@@ -134,11 +134,23 @@ def _ending_in_order() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+class _StandardError(logging.StreamHandler):
+    """Writes to what standard error is at the moment, not to what it was in the beginning."""
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, stream: Any) -> None:
+        """There is nothing to set."""
+
+
 def _show_log() -> None:
     """Sends what the library logs to standard error."""
     log = logging.getLogger("parl_tf")
     if not log.handlers:
-        log.addHandler(logging.StreamHandler())
+        log.addHandler(_StandardError())
         log.setLevel(logging.INFO)
         log.propagate = False
 

@@ -304,7 +304,10 @@ class Ensemble(PortableModel):
             for view in views[index][len(answers) :] if views else []:
                 answers.append(widened(member(view, training=training)))
             cross_entropies += [loss_of(labels, answer, sample_weight) for answer in answers]
-        cross_entropy = tf.add_n(cross_entropies)
+        # Keras has divided means by the number of replicas, which `train_step` does with all.
+        cross_entropy = (
+            tf.add_n(cross_entropies) * tf.distribute.get_strategy().num_replicas_in_sync
+        )
         if self.member_reduction == "mean":
             cross_entropy /= len(self.members)
         terms = {"cross_entropy": cross_entropy, **self.terms(forward)}
