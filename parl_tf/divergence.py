@@ -1,9 +1,10 @@
 """Stopping a training whose loss is not a number any more."""
 
 import math
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
+import numpy as np
 
 from parl_tf.errors import DivergedError
 
@@ -11,7 +12,8 @@ from parl_tf.errors import DivergedError
 class StopWhenDiverged(keras.callbacks.Callback):
     """Ends `fit` with an error at the first step whose loss is infinite or NaN.
 
-    Nothing is written for the epoch that it happens in: the checkpoint before it stays.
+    So does an epoch that leaves weights which are. Put it before the callbacks that write: nothing
+    is written for the epoch that it happens in, and the checkpoint before it stays.
     """
 
     def __init__(self) -> None:
@@ -30,8 +32,22 @@ class StopWhenDiverged(keras.callbacks.Callback):
         """
         loss = float((logs or {}).get("loss", 0.0))
         if not math.isfinite(loss):
-            raise DivergedError(
-                f"The loss became {loss} in epoch {self._epoch + 1}, step {batch + 1}. The "
-                "checkpoint of the epoch before, if there was one, is kept. Expected a smaller "
-                f"learning rate than {float(self.model.optimizer.learning_rate):.3g}, perhaps."
-            )
+            self._end(f"The loss became {loss} in epoch {self._epoch + 1}, step {batch + 1}.")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Looks at the weights, which the last step's loss says nothing of.
+
+        Raises:
+            DivergedError: One is not finite.
+        """
+        for variable in self.model.variables:
+            is_float = variable.dtype.startswith(("float", "bfloat"))
+            if is_float and not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+                self._end(f"{variable.path} became infinite or NaN in epoch {epoch + 1}.")
+
+    def _end(self, what: str) -> NoReturn:
+        rate = float(self.model.optimizer.learning_rate)
+        raise DivergedError(
+            f"{what} The checkpoint of the epoch before, if there was one, is kept. Expected a "
+            f"smaller learning rate than {rate:.3g}, perhaps."
+        )

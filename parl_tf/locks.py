@@ -18,9 +18,10 @@ _log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def locked(folder: str | os.PathLike) -> Iterator[None]:
-    """Keeps other processes out of a folder; the lock ends with the process, however it ends.
+    """Keeps the other processes of this machine out of a folder.
 
-    Where the system or its file system has no locks, a warning says so.
+    The lock ends with the process, however it ends. Where the system or its file system has no
+    locks, a warning says so. Network file systems may lock for each machine only.
 
     Args:
         folder: A folder; it is made if it is missing.
@@ -29,31 +30,22 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
         ExistingRunError: Another process is in there.
     """
     folder = pathlib.Path(folder)
-    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    opened = os.open(folder, os.O_RDONLY) if fcntl else None
+    if fcntl is None:
+        _log.warning("%s cannot be locked on this system.", folder)
+        yield
+        return
+    opened = os.open(folder, os.O_RDONLY)
     try:
-        if opened is None:
-            _log.warning("%s cannot be locked on this system.", folder)
-        else:
-            _lock(opened, folder)
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ExistingRunError(
+                f"Another process is at work in {folder}. Expected a folder of one's own; "
+                "nothing was changed."
+            ) from error
+        except OSError as error:
+            _log.warning("%s cannot be locked on its file system: %s.", folder, error)
         yield
     finally:
-        if opened is not None:
-            os.close(opened)
-        if is_new:
-            with contextlib.suppress(OSError):  # what was written into stays
-                folder.rmdir()
-
-
-def _lock(opened: int, folder: pathlib.Path) -> None:
-    """Locks an open folder."""
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ExistingRunError(
-            f"Another process is at work in {folder}. Expected a folder of one's own; nothing "
-            "was changed."
-        ) from error
-    except OSError as error:
-        _log.warning("%s cannot be locked on its file system: %s.", folder, error)
+        os.close(opened)

@@ -53,6 +53,8 @@ class Recipe:
             raise InputError(
                 f"Expected a positive, finite learning_rate. Received: {self.learning_rate}."
             )
+        if not 0 <= self.max_shift < 1000:
+            raise InputError(f"Expected max_shift from 0 to 999. Received: {self.max_shift}.")
         decays = (0.0, *(self.decay_at or ()), 1.0)
         if any(not first < second for first, second in itertools.pairwise(decays)):
             raise InputError(

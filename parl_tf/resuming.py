@@ -1,4 +1,4 @@
-"""Continuing a run from nothing but its folder."""
+"""Continuing a run as its folder says it was begun."""
 
 import os
 from collections.abc import Sequence
@@ -37,7 +37,8 @@ def resume(
         The trained ensemble.
 
     Raises:
-        ExistingRunError: The run is finished, or another process is at it.
+        ExistingRunError: The run is finished, another process is at it, or none of its
+            checkpoints can be continued.
         InputError: The data are not those that it was begun on, or determinism is enabled in
             this process and was not there.
         MissingFileError: No run folder, no prepared data, or not what the run began from.
@@ -50,14 +51,13 @@ def resume(
     try:
         given = _given(config)
         recorded = config["dataset"]
-        cut = {
-            f"{part}_examples": int(recorded[f"{part}_examples"])
-            for part in ("train", "validation")
-        }
+        cut = {name: recorded[name] for name in ("train_examples", "validation_examples")}
+        if any(type(number) is not int for number in cut.values()):
+            raise TypeError(f"numbers of examples: {cut}")
         fingerprint, deterministic = recorded["fingerprint"], config["deterministic"]
         dataset = load_dataset(recorded["name"], data_dir=data_dir, seed=recorded["seed"], **cut)
         _check(config["method"], dataset, given)
-    except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UnreadableFileError(
             f"{run} does not say in its config.json how it is trained: {error!r}"
         ) from error
@@ -67,7 +67,15 @@ def resume(
             f"Received: {dataset.fingerprint}."
         )
     _match_determinism(run, deterministic)
-    return train(config["method"], dataset, run, callbacks=callbacks, verbose=verbose, **given)
+    return train(
+        config["method"],
+        dataset,
+        run,
+        callbacks=callbacks,
+        verbose=verbose,
+        begin_anew=False,
+        **given,
+    )
 
 
 def _check(method, dataset, given):
@@ -84,13 +92,15 @@ def _given(config: dict[str, Any]) -> dict[str, Any]:
         kind = type(getattr(PAPER, name))
         if isinstance(value, bool) or not isinstance(value, kind if kind in (int, str) else Real):
             raise TypeError(f"{name} of the recipe: {value!r}")
-    started = config["start_from"]
+    started, num_members = config["start_from"], config["num_members"]
+    if type(num_members) is not int or not 2 <= num_members <= 1000:
+        raise ValueError(f"num_members: {num_members!r}")
     arguments = dict(config["arguments"])
     if arguments.pop("seed") != config["seed"]:
         raise InputError("two seeds")
     return {
         "recipe": Recipe(decay_at=None if decay_at is None else tuple(decay_at), **recipe),
-        "num_members": int(config["num_members"]),
+        "num_members": num_members,
         "seed": config["seed"],
         "start_from": None if started in (None, {"run": OWN_START}) else started["run"],
         "arguments": arguments,

@@ -7,7 +7,7 @@ import os
 import pathlib
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -17,7 +17,7 @@ from parl_tf.classifiers import check_logits_classifier
 from parl_tf.defences import METHODS
 from parl_tf.defences.base import Ensemble
 from parl_tf.errors import ExistingRunError, MissingFileError, UnreadableFileError
-from parl_tf.whole_files import sha256_of, write_json, write_whole, written_whole
+from parl_tf.whole_files import sha256_of, to_disk, write_json, write_whole, written_whole
 
 CONFIG, HISTORY, MODEL = "config.json", "history.csv", "model.keras"
 _KEPT = 2  # checkpoints: the last, and the one before should the last be damaged
@@ -45,7 +45,7 @@ def begin_run(folder: str | os.PathLike, config: Mapping[str, Any]) -> pathlib.P
     folder = pathlib.Path(folder)
     check_can_begin(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _remove(find_checkpoints(folder).values())
+    remove_checkpoints(folder)
     for path in (folder / HISTORY, *folder.glob(".partial-*")):
         path.unlink(missing_ok=True)
     write_json(folder / CONFIG, config)
@@ -61,7 +61,11 @@ def check_can_begin(folder: str | os.PathLike) -> None:
         )
     if not folder.exists():
         return
-    if not folder.is_dir() or (any(folder.iterdir()) and not holds_run(folder)):
+    if not folder.is_dir():
+        names = ["a file"]
+    else:  # one that was being written when its process was killed is nobody's
+        names = [path.name for path in folder.iterdir() if not path.name.startswith(".partial-")]
+    if names and not holds_run(folder):
         raise ExistingRunError(
             f"{folder} holds something that is not a run. Expected a new or empty folder; nothing "
             "was changed."
@@ -86,7 +90,7 @@ def finish_run(folder: pathlib.Path, model: keras.Model) -> None:
     """Saves the trained model into a run folder, which makes the run a finished one."""
     with written_whole(folder / MODEL) as partial:
         model.save(partial)
-    _remove(find_checkpoints(folder).values())
+    remove_checkpoints(folder)
 
 
 def save_checkpoint(folder: pathlib.Path, model: keras.Model, epochs: int) -> None:
@@ -95,18 +99,22 @@ def save_checkpoint(folder: pathlib.Path, model: keras.Model, epochs: int) -> No
     The checkpoint before it stays, all others are removed.
     """
     path = folder / f"checkpoint-{epochs:04}.keras"
+    if (folder / HISTORY).exists():  # without its lines a checkpoint is not continued
+        to_disk(folder / HISTORY)
     with written_whole(path) as partial:
         model.save(partial)
         write_whole(_checksum_file(path), f"{sha256_of(partial)}  {path.name}\n".encode())
     found = find_checkpoints(folder)
     kept = sorted(number for number in found if number <= epochs)[-_KEPT:]
-    _remove(path for number, path in found.items() if number not in kept)
+    remove_checkpoints(folder, [found[number] for number in kept])
 
 
 def check_checkpoint(path: pathlib.Path) -> None:
     """Raises UnreadableFileError unless a checkpoint is the file that was written."""
     file = _checksum_file(path)
-    if not file.exists() or file.read_bytes().split()[:1] != [sha256_of(path).encode()]:
+    if not file.exists():
+        raise UnreadableFileError(f"{path} has no checksum beside it.")
+    if file.read_bytes().split()[:1] != [sha256_of(path).encode()]:
         raise UnreadableFileError(f"{path} is not the file that was written: its checksum differs.")
 
 
@@ -124,11 +132,12 @@ def _checksum_file(path: pathlib.Path) -> pathlib.Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def _remove(checkpoints: Iterable[pathlib.Path]) -> None:
-    """Removes checkpoints with their checksums."""
-    for path in checkpoints:
-        path.unlink()
-        _checksum_file(path).unlink(missing_ok=True)
+def remove_checkpoints(folder: pathlib.Path, kept: Sequence[pathlib.Path] = ()) -> None:
+    """Removes the checkpoints and checksums in a run folder, except some."""
+    for path in folder.glob("checkpoint-*.keras*"):
+        known = re.fullmatch(r"(checkpoint-\d{4,}\.keras)(\.sha256)?", path.name)
+        if known and folder / known[1] not in kept:
+            path.unlink()
 
 
 def load_model(path: str | os.PathLike) -> tuple[keras.Model, dict[str, Any] | None]:
@@ -187,7 +196,7 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
         raise MissingFileError(f"{folder} is not a run folder: there is no {CONFIG} in it.")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnreadableFileError(f"{path} is not JSON: {error}") from error
     if not isinstance(config, dict) or not isinstance(config.get("dataset"), dict):
         raise UnreadableFileError(f"{path} does not hold the configuration of a run.")

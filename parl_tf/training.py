@@ -29,6 +29,7 @@ from parl_tf.runs import (
     HISTORY,
     begin_run,
     check_can_begin,
+    find_checkpoints,
     finish_run,
     is_finished,
     read_config,
@@ -97,6 +98,7 @@ def train(
     arguments: Mapping[str, Any] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: str | int = "auto",
+    begin_anew: bool = True,
 ) -> Ensemble:
     """Trains an ensemble and leaves it in a run folder.
 
@@ -108,7 +110,7 @@ def train(
         dataset: What to train and validate on. Diversity is measured on its first validation
             images, or training images if it has none.
         out: The run folder to make: `config.json`, `history.csv` (a line an epoch, written at its
-            end), a checkpoint of the last epoch and, once trained, `model.keras` instead. An
+            end), checkpoints of the last two epochs and, once trained, `model.keras` instead. An
             unfinished run there is continued if its configuration is the same, else begun anew.
         recipe: How to train; None for the recipe of the method's authors.
         num_members: How many members.
@@ -119,6 +121,7 @@ def train(
         arguments: Keyword arguments of the method's class.
         callbacks: Further Keras callbacks. What they keep to themselves is not continued.
         verbose: As for `fit`.
+        begin_anew: Whether to begin again where checkpoints are there and none can be continued.
 
     Returns:
         The trained ensemble.
@@ -126,7 +129,9 @@ def train(
     Raises:
         InputError: An argument that cannot be used, or a start of another network, number of
             classes or number of members.
-        ExistingRunError: `out` holds a finished run, or something that is not a run.
+        ExistingRunError: `out` holds a finished run, or something that is not a run; another
+            process is at work in it; or its checkpoints cannot be continued and are not to be
+            thrown away.
         MissingFileError: Nothing to start from at `start_from`.
         UnreadableFileError: What is there cannot be read.
         DivergedError: The loss became infinite or NaN; the run stays unfinished.
@@ -142,9 +147,15 @@ def train(
     own_start = folder / OWN_START if started == {"run": OWN_START} else None
     if own_start:
         _check_start(own_start, config)
+    _training_batches(ensemble, dataset, recipe, seed, 0)  # what it refuses ends here
     with locked(folder):
         check_can_begin(folder)  # another process may just have finished it
         continued = continue_run(folder, config)
+        if continued is None and not begin_anew and find_checkpoints(folder):
+            raise ExistingRunError(
+                f"None of the checkpoints in {folder} can be continued; nothing was changed. "
+                "parl-train with the run's own options begins anew there."
+            )
         ensemble, epoch = continued or (ensemble, 0)
         batches = _training_batches(ensemble, dataset, recipe, seed, epoch)
         # What is read from a file is compiled again: whether by XLA depends on the machine.
@@ -244,12 +255,20 @@ def _check_start(folder, config):
     if not is_finished(folder):
         return
     found = read_config(folder)
-    for key in ("seed", "num_members", "recipe", "dataset"):
-        if found.get(key) != config[key]:
+    expected = {key: config[key] for key in ("seed", "num_members", "recipe", "deterministic")}
+    kept = {**expected, "method": "unprotected", **_flat(config["dataset"])}
+    there = {**found, **_flat(found["dataset"])}
+    for key, value in kept.items():
+        if key in there and there[key] != value:
             raise ExistingRunError(
                 f"{folder} holds the start of another training: its {key} is another one. "
                 "Expected a new folder; nothing was changed."
             )
+
+
+def _flat(dataset):
+    """What a configuration says of its data, by names of its own."""
+    return {f"dataset {key}": value for key, value in dataset.items()}
 
 
 def _train_start(folder, method, dataset, recipe, num_members, seed, verbose):

@@ -32,7 +32,7 @@ def written_whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     partial = path.with_name(f".partial-{path.name}")
     try:
         yield partial
-        _to_disk(partial)
+        to_disk(partial)
         os.replace(partial, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -42,10 +42,10 @@ def written_whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
                 error.errno, f"No space left for {path}; what was there is as it was."
             ) from error
         raise
-    _to_disk(path.parent)
+    to_disk(path.parent)
 
 
-def _to_disk(path: pathlib.Path) -> None:
+def to_disk(path: pathlib.Path) -> None:
     """Waits until a file, or the names in a folder, are on the disk."""
     if os.name != "posix" and path.is_dir():
         return

@@ -205,14 +205,15 @@ def test_saved_and_loaded_it_continues_bit_for_bit(method, tmp_path):
         loaded.predict(images, verbose=0), ensemble.predict(images, verbose=0)
     )
     loaded.jit_compile = False
-    for model in (ensemble, loaded):
+    for model in (ensemble, loaded, fresh):
         model.train_on_batch(images, labels)
     assert int(ensemble.optimizer.iterations) == int(loaded.optimizer.iterations) == 2
-    for ours, theirs in (
-        *zip(ensemble.variables, loaded.variables, strict=True),
-        *zip(ensemble.optimizer.variables, loaded.optimizer.variables, strict=True),
-    ):
-        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    for other in (loaded, fresh):
+        for ours, theirs in (
+            *zip(ensemble.variables, other.variables, strict=True),
+            *zip(ensemble.optimizer.variables, other.optimizer.variables, strict=True),
+        ):
+            np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
 
 
 @pytest.mark.parametrize("method", EACH_METHOD)

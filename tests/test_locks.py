@@ -1,5 +1,4 @@
 import fcntl
-import os
 import subprocess
 import sys
 
@@ -29,19 +28,14 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
         pass
 
 
-def test_a_folder_that_stays_empty_is_not_left_behind(tmp_path):
-    with locked(tmp_path / "empty"):
-        assert (tmp_path / "empty").is_dir()
-    assert not (tmp_path / "empty").exists()
-    with locked(tmp_path / "full"):
-        (tmp_path / "full" / "file").touch()
-    with locked(tmp_path / "full"):
-        pass
-    assert os.listdir(tmp_path / "full") == ["file"]
-    (tmp_path / "mine").mkdir()
-    with locked(tmp_path / "mine"):
-        pass
-    assert (tmp_path / "mine").is_dir()
+def test_one_that_is_refused_leaves_the_folder_of_the_other(tmp_path):
+    folder = tmp_path / "run"
+    with locked(folder):
+        inode = folder.stat().st_ino
+        for _ in range(2):
+            with pytest.raises(ExistingRunError), locked(folder):
+                pass
+        assert folder.stat().st_ino == inode
 
 
 def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog):

@@ -127,3 +127,9 @@ def test_history_without_validation_has_none_for_it(tmp_path):
 
 def test_versions_are_json_and_name_this_package():
     assert json.loads(json.dumps(versions()))["parl_tf"]
+
+
+def test_a_folder_left_by_a_kill_in_the_first_write_can_be_begun_in(tmp_path):
+    (tmp_path / ".partial-config.json").write_text("{")
+    begin_run(tmp_path, CONFIG)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]

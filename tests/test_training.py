@@ -9,10 +9,11 @@ from networks import pooled_network
 
 import parl_tf
 from parl_tf.checkpoints import Checkpoints
-from parl_tf.errors import ExistingRunError, InputError, MissingFileError
+from parl_tf.errors import DivergedError, ExistingRunError, InputError, MissingFileError
+from parl_tf.locks import locked
 from parl_tf.recipes import Recipe, recipe_for
 from parl_tf.resuming import resume
-from parl_tf.runs import load_model, read_config, read_history
+from parl_tf.runs import find_checkpoints, load_model, read_config, read_history
 from parl_tf.training import _optimizer, build_ensemble, train
 
 # Validation images, and so the diagnosed ones, are one batch, which is traced once.
@@ -258,6 +259,40 @@ def test_dverge_and_its_start_continue_each_from_its_own_checkpoint(
     ensemble = train("dverge", digits, resumed, **options)
     assert_equal_runs(resumed, ensemble, whole, uninterrupted)
     assert not (resumed / "start").exists()
+
+
+def test_a_run_that_another_process_is_at_is_refused(tmp_path, tiny_networks):
+    out = tmp_path / "run"
+    with locked(out), pytest.raises(ExistingRunError, match="Another process"):
+        train("unprotected", DIGITS, out, recipe=Recipe(**SHORT), num_members=2)
+    assert not list(out.iterdir())
+
+
+def test_checkpoints_that_cannot_be_continued_are_not_thrown_away(tmp_path, tiny_networks):
+    out = tmp_path / "run"
+    options = {"recipe": Recipe(epochs=3, batch_size=16), "num_members": 2, "verbose": 0}
+    with pytest.raises(KeyboardInterrupt):
+        train("unprotected", DIGITS, out, callbacks=[InterruptedIn(1)], **options)
+    (out / "history.csv").write_text("epoch\n")
+    before = sorted(path.name for path in out.iterdir())
+    with pytest.raises(ExistingRunError, match="None of the checkpoints"):
+        resume(out, verbose=0)
+    assert sorted(path.name for path in out.iterdir()) == before
+
+
+def test_a_loss_that_diverges_leaves_the_checkpoint_before(tmp_path, tiny_networks):
+    class Poison(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if int(self.model.optimizer.iterations) == 8:  # the last step of the second epoch
+                weights = self.model.members[0].get_weights()
+                self.model.members[0].set_weights([np.full_like(w, np.inf) for w in weights])
+
+    out = tmp_path / "run"
+    options = {"recipe": Recipe(epochs=3, batch_size=16), "num_members": 2, "verbose": 0}
+    with pytest.raises(DivergedError, match=r"became infinite or NaN in epoch 2\."):
+        train("unprotected", DIGITS, out, callbacks=[Poison()], **options)
+    assert list(find_checkpoints(out)) == [1]
+    assert [row["epoch"] for row in read_history(out)] == [0]
 
 
 def test_a_training_that_lacks_only_its_end_is_finished(tmp_path, tiny_networks, monkeypatch):

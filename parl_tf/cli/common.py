@@ -23,7 +23,6 @@ from parl_tf.errors import (
 )
 
 USAGE, MISSING = 2, 3  # exit statuses beside 0 (done) and 1 (anything else)
-_AGAIN = "the same command goes on from there"
 
 
 def positive_int(text: str) -> int:
@@ -105,9 +104,9 @@ def run(
     except (OSError, DivergedError, MissingExtraError) as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
-        return _fail(f"interrupted; {_AGAIN}", 130)
+        return _fail("interrupted", 130)
     except _Terminated:
-        return _fail(f"told to end (SIGTERM); {_AGAIN}", 143)
+        return _fail("told to end (SIGTERM)", 143)
     if print_json:
         print(json.dumps(document, allow_nan=False))
     return 0
@@ -131,7 +130,7 @@ def _ending_in_order() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 class _StandardError(logging.StreamHandler):

@@ -152,7 +152,8 @@ def _files(paths) -> list[pathlib.Path]:
     files = []
     for given in map(pathlib.Path, paths):
         if given.is_dir():
-            below = sorted(path for path in given.rglob("*.json") if path.is_file())
+            found = (path for path in given.rglob("*.json") if path.is_file())
+            below = sorted(path for path in found if not path.name.startswith("."))
             files += [path for path in below if _is_of_this_package(path)]
         elif given.is_file():
             files.append(given)

@@ -1,11 +1,12 @@
 """Jobs run in the order of their needs, several at a time, here or on a Ray cluster."""
 
 import concurrent.futures
+import contextlib
 import json
 import pathlib
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from parl_tf.errors import ExistingRunError, MissingExtraError
@@ -17,6 +18,8 @@ DONE, FAILED, SKIPPED = "done", "failed", "not run"
 
 Execute = Callable[[Job, pathlib.Path], int]
 """Runs a job's command with its output in a file, and returns its exit status."""
+
+_children: set[subprocess.Popen] = set()  # the processes at work on this machine
 
 
 def run_jobs(
@@ -53,7 +56,7 @@ def run_jobs(
             del waiting[job.name]
             say(job, DONE)
     running: dict[concurrent.futures.Future, Job] = {}
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool, _ending_together():
         while waiting or running:
             for job in list(waiting.values()):
                 needs = [state.get(need, DONE if need not in waiting else "") for need in job.needs]
@@ -134,7 +137,23 @@ def execute_here(job: Job, log: pathlib.Path) -> int:
     with open(log, "ab") as file:
         file.write(f"$ {job.command}\n".encode())
         file.flush()
-        return subprocess.run(command, stdout=file, stderr=subprocess.STDOUT).returncode
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+        _children.add(process)
+        try:
+            return process.wait()
+        finally:
+            _children.discard(process)
+
+
+@contextlib.contextmanager
+def _ending_together() -> Iterator[None]:
+    """Ends the processes that are at work here if this one is told to end."""
+    try:
+        yield
+    except BaseException:
+        for process in list(_children):
+            process.terminate()
+        raise
 
 
 def execute_on_ray(address: str | None, cpus_per_job: float = 1) -> tuple[Execute, int]:
