@@ -49,8 +49,15 @@ def config(setting, seed, dataset="cifar10", **changes):
         "num_members": 3,
         "seed": seed,
         "start_from": None,
-        "dataset": {"name": dataset, "fingerprint": "da7a", "train_examples": 45_000},
+        "dataset": {
+            "name": dataset,
+            "fingerprint": "da7a",
+            "train_examples": 45_000,
+            "validation_examples": 5_000,
+            "seed": seed,
+        },
         "recipe": {"epochs": 2, "batch_size": 64, "network": "resnet20"},
+        "deterministic": False,
         "versions": VERSIONS,
         **changes,
     }

@@ -11,7 +11,10 @@ from parl_tf.report.labels import plain
 
 # What seeds of one setting may differ in: the seed itself, the start that was trained from it, and
 # what does not decide a result.
-_FREE = {"seed", "arguments.seed", "start_from", "versions", "format"}
+_FREE = {
+    *("seed", "arguments.seed", "dataset.seed", "start_from"),
+    *("deterministic", "devices", "versions", "format"),
+}
 _UNSEEN = object()
 
 Described = Result | Measurement
