@@ -10,10 +10,13 @@ import keras
 from parl_tf.data import load_dataset
 from parl_tf.defences.base import Ensemble
 from parl_tf.determinism import enable_determinism, is_deterministic
+from parl_tf.devices import spread_over
 from parl_tf.errors import ExistingRunError, InputError, UnreadableFileError
 from parl_tf.recipes import PAPER, Recipe
 from parl_tf.runs import is_finished, read_config
 from parl_tf.training import OWN_START, build_ensemble, train
+
+_MOST_DEVICES = 256
 
 
 def resume(
@@ -25,7 +28,8 @@ def resume(
 ) -> Ensemble:
     """Continues a training as it was begun, after its last whole epoch.
 
-    If it was begun with determinism enabled, that is enabled for this process too.
+    If it was begun with determinism enabled, that is enabled for this process too. It is trained
+    on as many devices as before.
 
     Args:
         run: The run folder.
@@ -48,6 +52,15 @@ def resume(
     config = read_config(run)
     if is_finished(run):
         raise ExistingRunError(f"The run in {run} is finished; there is nothing to resume.")
+    devices = config.get("devices")
+    if type(devices) is not int or not 1 <= devices <= _MOST_DEVICES:
+        raise UnreadableFileError(f"{run} does not say how many devices it is trained on.")
+    with spread_over(devices):
+        return _resume(run, config, data_dir, callbacks, verbose)
+
+
+def _resume(run, config, data_dir, callbacks, verbose):
+    """Continues a run of such a configuration."""
     try:
         given = _given(config)
         recorded = config["dataset"]

@@ -20,11 +20,12 @@ from parl_tf.defences.base import Ensemble
 from parl_tf.determinism import is_deterministic
 from parl_tf.divergence import StopWhenDiverged
 from parl_tf.diversity.gradients import DiversityDiagnostics
-from parl_tf.errors import ExistingRunError
+from parl_tf.errors import ExistingRunError, InputError
 from parl_tf.locks import locked
 from parl_tf.models import NETWORKS
 from parl_tf.progress import TimeLeft
 from parl_tf.recipes import Recipe, recipe_for
+from parl_tf.replicas import num_replicas
 from parl_tf.runs import (
     HISTORY,
     begin_run,
@@ -103,7 +104,9 @@ def train(
     """Trains an ensemble and leaves it in a run folder.
 
     A run that was interrupted is continued by the same call, after its last whole epoch, and
-    ends as if it had not been.
+    ends as if it had not been. Within the scope of a `MirroredStrategy` (or of
+    `parl_tf.devices.spread_over`) it is trained on all its devices, to the same weights but for
+    rounding.
 
     Args:
         method: Name of a training method.
@@ -206,12 +209,18 @@ def _configuration(method, ensemble, dataset, recipe, seed, started):
         },
         "recipe": _as_json(recipe),
         "deterministic": is_deterministic(),
+        "devices": num_replicas(),
         "versions": versions(),
     }
 
 
 def _training_batches(ensemble, dataset, recipe, seed, initial_epoch):
     """The batches that an ensemble is trained on, from an epoch on."""
+    if recipe.batch_size % num_replicas():
+        raise InputError(
+            f"Expected a batch_size that the number of devices, {num_replicas()}, divides. "
+            f"Received: {recipe.batch_size}."
+        )
     make_batches = paired_batches if ensemble.uses_partners else training_batches
     return make_batches(
         dataset.train,
@@ -339,4 +348,16 @@ def _validation_batches(split: Split) -> tf.data.Dataset | None:
     """Batches to validate on, or None for an empty split."""
     if not len(split):
         return None
-    return tf.data.Dataset.from_tensor_slices((split.images, split.labels)).batch(250)
+    batch_size = next((n for n in range(250, 0, -1) if _reaches_all(len(split), n)), None)
+    if batch_size is None:
+        raise InputError(
+            f"Expected at least {num_replicas()} validation examples, one for each device. "
+            f"Received: {len(split)}."
+        )
+    return tf.data.Dataset.from_tensor_slices((split.images, split.labels)).batch(batch_size)
+
+
+def _reaches_all(count: int, batch_size: int) -> bool:
+    """Whether no replica is left without a part of the last batch, which are filled in turn."""
+    others = batch_size - batch_size // num_replicas()
+    return (count % batch_size or batch_size) > others or num_replicas() == 1

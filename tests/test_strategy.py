@@ -1,61 +1,226 @@
-"""Training on several devices at once."""
+"""Training on several devices at once, which a process decides on before all else."""
 
+import json
 import os
 import pathlib
+import re
+import socket
 import subprocess
 import sys
 
 import pytest
 
-TRAIN = """
+from parl_tf.cli import train
+from parl_tf.runs import read_config
+
+HOUSE = """
 import sys
 import keras, numpy as np, tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import parl_tf
+from parl_tf.augmentation import training_batches
+from parl_tf.data import Split
 from parl_tf.defences import METHODS
+from parl_tf.devices import spread_over
+from parl_tf.errors import InputError
 
-def network(seed):
+def network(seed, synchronized=True):
     keras.utils.set_random_seed(seed)
     x = pixels = keras.Input((8, 8, 3))
-    for _ in range(2):
-        x = keras.layers.Conv2D(4, 3, padding="same")(x)
-        x = keras.layers.BatchNormalization(synchronized=True)(x)
-        x = keras.layers.ReLU()(x)
+    for filters in (4, 6):
+        y = keras.layers.Conv2D(filters, 3, padding="same")(x)
+        y = keras.layers.BatchNormalization(synchronized=synchronized)(y)
+        x = keras.layers.ReLU()(keras.layers.Add()([y, keras.layers.Conv2D(filters, 1)(x)]))
     x = keras.layers.GlobalAveragePooling2D()(x)
     return keras.Model(pixels, keras.layers.Dense(4, kernel_regularizer="l2")(x))
 
-def trained(method):
-    ensemble = METHODS[method](
-        [network(0), network(1)], **({"num_layers": 2} if method == "parl" else {})
-    )
+def compiled(method="unprotected", networks=None, compiling=(), **options):
+    ensemble = METHODS[method](networks or [network(0), network(1)], **options)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    ensemble.compile(keras.optimizers.SGD(0.05), loss, jit_compile=False)
-    draw = np.random.default_rng(0)
-    images, labels = draw.random((32, 8, 8, 3), dtype=np.float32), draw.integers(0, 4, 32)
-    batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
-    losses = ensemble.fit(batches, epochs=2, verbose=0, shuffle=False).history["loss"]
-    return ensemble, losses
+    ensemble.compile(keras.optimizers.SGD(0.05), loss, **{"jit_compile": False, **dict(compiling)})
+    return ensemble
 
-for method in sys.argv[1:]:
-    one, losses = trained(method)
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-        two, shared = trained(method)
-    np.testing.assert_allclose(shared, losses, rtol=1e-5)
+draw = np.random.default_rng(0)
+SPLIT = Split(draw.random((32, 8, 8, 3), dtype=np.float32), draw.integers(0, 4, 32))
+"""
+TRAIN = """
+keras.config.set_floatx("float64")
+keras.config.set_dtype_policy("float64")
+
+def trained(*arguments, **options):
+    ensemble = compiled(*arguments, **options)
+    batches = training_batches(SPLIT, batch_size=16, seed=3, max_shift=1)
+    validation = tf.data.Dataset.from_tensor_slices((SPLIT.images, SPLIT.labels)).batch(20)
+    batches, validation = (
+        some.map(lambda images, labels: (tf.cast(images, tf.float64), labels))
+        for some in (batches, validation)
+    )
+    fitted = ensemble.fit(batches, epochs=2, verbose=0, shuffle=False, validation_data=validation)
+    return ensemble, fitted.history
+
+CASES = {
+    "unprotected": {},
+    "adp": {},
+    "gal": {},
+    "dverge": {"num_steps": 3},
+    "trs": {"num_steps": 2},
+    "guardian": {"num_layers": 2},
+    "parl": {"num_layers": 2},
+    "parl with batch statistics": {"num_layers": 2, "penalty_batch_norm": "batch"},
+    "unprotected, adversarially": {"adversarial_training": {"num_steps": 2, "batch_norm": "batch"}},
+}
+assert {case.split()[0].strip(",") for case in CASES} == set(METHODS)
+devices = spread_over(2)
+with devices:
+    shared = {case: trained(case.split()[0].strip(","), **CASES[case]) for case in CASES}
+for case in CASES:
+    (one, history), (two, shared_history) = (
+        trained(case.split()[0].strip(","), **CASES[case]), shared[case]
+    )
+    assert two.distribute_strategy.num_replicas_in_sync == 2
+    assert history.keys() == shared_history.keys()
+    for term in history:
+        np.testing.assert_allclose(
+            shared_history[term], history[term], rtol=1e-6, atol=1e-7, err_msg=f"{case}: {term}"
+        )
     for ours, theirs in zip(one.variables, two.variables, strict=True):
-        np.testing.assert_allclose(theirs.numpy(), ours.numpy(), atol=2e-6, err_msg=ours.path)
-    print(method, "is the same on two devices")
+        np.testing.assert_allclose(
+            theirs.numpy(), ours.numpy(), atol=1e-9, err_msg=f"{case}: {ours.path}"
+        )
+    print(case, "is the same on two devices")
+"""
+REFUSED = """
+def refused(expected, **options):
+    try:
+        compiled(**options).fit(SPLIT.images, SPLIT.labels, batch_size=16, verbose=0)
+    except InputError as error:
+        assert expected in str(error), error
+        print("refused")
+
+with spread_over(2):
+    refused("synchronized=True", networks=[network(0), network(1, synchronized=False)])
+    refused("steps_per_execution=2", compiling={"steps_per_execution": 2})
+    refused("jit_compile=True", compiling={"jit_compile": True})
+    with spread_over(2):
+        print("nothing to do")
+    try:
+        with spread_over(3):
+            pass
+    except InputError as error:
+        assert "Received: 2" in str(error), error
+        print("refused")
+"""
+WORKER = """
+strategy = tf.distribute.MultiWorkerMirroredStrategy()
+with strategy.scope():
+    ensemble = compiled()
+try:
+    ensemble.fit(SPLIT.images, SPLIT.labels, batch_size=16, verbose=0)
+except InputError as error:
+    assert "parl-reproduce --ray" in str(error)
+    print("refused")
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["unprotected", "adp", "parl"])
-def test_two_devices_train_as_one(method):
-    done = subprocess.run(
-        [sys.executable, "-c", TRAIN, method],
-        capture_output=True,
+def begin(code, *arguments, **environment):
+    """A process that runs code with this package."""
+    return subprocess.Popen(
+        [sys.executable, "-c", HOUSE + code, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parent.parent)},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(pathlib.Path(__file__).parent.parent),
+            **environment,
+        },
     )
-    assert done.returncode == 0, done.stderr
-    assert f"{method} is the same on two devices" in done.stdout
+
+
+def output_of(process):
+    """What a process printed, once it is done."""
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err[-3000:]
+    return out
+
+
+@pytest.mark.slow
+def test_every_method_trains_on_two_devices_as_on_one():
+    assert output_of(begin(TRAIN)).count("is the same on two devices") == 9
+
+
+@pytest.mark.slow
+def test_what_would_train_otherwise_is_refused():
+    assert output_of(begin(REFUSED)).split("\n")[:-1] == [
+        *["refused"] * 3,
+        "nothing to do",
+        "refused",
+    ]
+
+
+@pytest.mark.slow
+def test_two_workers_are_refused_with_what_to_do_instead():
+    with socket.socket() as first, socket.socket() as second:
+        for each in (first, second):
+            each.bind(("localhost", 0))
+        workers = [f"localhost:{each.getsockname()[1]}" for each in (first, second)]
+    processes = [
+        begin(
+            WORKER,
+            TF_CONFIG=json.dumps(
+                {
+                    "cluster": {"worker": workers},
+                    "task": {"type": "worker", "index": index},
+                }
+            ),
+        )
+        for index in range(2)
+    ]
+    try:
+        assert [output_of(process) for process in processes] == ["refused\n"] * 2
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def tool(*arguments):
+    """Runs parl-train as a process of its own."""
+    return begin("from parl_tf.cli.train import main\nsys.exit(main(sys.argv[1:]))", *arguments)
+
+
+@pytest.mark.slow
+def test_the_tool_trains_on_two_devices_and_resumes_on_two(tmp_path):
+    options = (
+        "--method unprotected --dataset digits --network resnet8 --members 2 --batch-size 16 "
+        "--epochs 2 --train-examples 51 --validation-fraction 0.35 --devices 2 --deterministic"
+    ).split()
+    stopped, straight = str(tmp_path / "stopped"), str(tmp_path / "straight")
+    running = tool(*options, "--out", stopped)
+    for line in running.stderr:
+        if re.search("1 of 2 epochs done", line):
+            break
+    while not list(pathlib.Path(stopped).glob("checkpoint-*.keras")):
+        assert running.poll() is None
+    running.kill()
+    running.communicate()
+    output_of(tool("--resume", stopped))
+    output_of(tool(*options, "--out", straight))
+    assert read_config(straight)["devices"] == 2
+    lines = [pathlib.Path(run, "history.csv").read_text() for run in (stopped, straight)]
+    assert lines[0] == lines[1]
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path, capsys):
+    options = "--method unprotected --dataset digits --train-examples 60 --devices 2"
+    refused = tool(*options.split(), "--batch-size", "15", "--out", str(tmp_path / "run"))
+    _, message = refused.communicate()
+    assert refused.returncode == 2
+    assert "batch_size that the number of devices, 2, divides. Received: 15" in message
+
+
+def test_devices_that_are_not_there_are_refused(tmp_path, capsys):
+    import tensorflow as tf
+
+    tf.constant(0)  # from here on the CPU is one device
+    options = "--method unprotected --dataset digits --devices 2 --out"
+    assert train.main([*options.split(), str(tmp_path / "run")]) == 2
+    assert "before anything is computed" in capsys.readouterr().err

@@ -82,6 +82,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="RUN",
         help="run whose members' weights to begin from; dverge without it trains one first",
     )
+    tool.add_argument(
+        "--devices",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="train on the first N GPUs (without a GPU, on N parts of the CPU), default: 1",
+    )
     recipe = tool.add_argument_group("recipe")
     recipe.add_argument(
         "--recipe",
@@ -154,6 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _train(arguments: argparse.Namespace) -> dict[str, Any]:
     """Trains as told, and returns the last epoch's history beside the configuration."""
     from parl_tf.data import load_dataset
+    from parl_tf.devices import spread_over
     from parl_tf.runs import check_can_begin
     from parl_tf.training import train
 
@@ -165,25 +173,26 @@ def _train(arguments: argparse.Namespace) -> dict[str, Any]:
         **_given(arguments, "epochs", "batch_size", "learning_rate", "network"),
     )
     check_can_begin(arguments.out)
-    dataset = load_dataset(
-        arguments.dataset,
-        data_dir=arguments.data_dir,
-        train_examples=arguments.train_examples,
-        validation_fraction=arguments.validation_fraction,
-        seed=arguments.seed,
-    )
-    train(
-        arguments.method,
-        dataset,
-        arguments.out,
-        recipe=recipe,
-        num_members=arguments.members,
-        seed=arguments.seed,
-        start_from=arguments.start_from,
-        arguments=options,
-        callbacks=_callbacks(arguments, arguments.out),
-        verbose=_verbosity(),
-    )
+    with spread_over(arguments.devices):
+        dataset = load_dataset(
+            arguments.dataset,
+            data_dir=arguments.data_dir,
+            train_examples=arguments.train_examples,
+            validation_fraction=arguments.validation_fraction,
+            seed=arguments.seed,
+        )
+        train(
+            arguments.method,
+            dataset,
+            arguments.out,
+            recipe=recipe,
+            num_members=arguments.members,
+            seed=arguments.seed,
+            start_from=arguments.start_from,
+            arguments=options,
+            callbacks=_callbacks(arguments, arguments.out),
+            verbose=_verbosity(),
+        )
     return _trained(arguments.out)
 
 

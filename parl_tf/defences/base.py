@@ -19,6 +19,7 @@ from parl_tf.defences.second_order import exact_moments
 from parl_tf.errors import InputError
 from parl_tf.fusion import Vote, log_mean_probability, majority_vote
 from parl_tf.registry import check_choice
+from parl_tf.replicas import check_distribution, num_replicas
 
 
 @keras.saving.register_keras_serializable(package="parl_tf")
@@ -207,10 +208,7 @@ class Ensemble(PortableModel):
             int32 tensor (2,), for `crafting.uniform`.
         """
         seed = tf.constant([self.seed, zlib.crc32(purpose.encode()) & 0x7FFFFFFF], tf.int32)
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        for part in (self.optimizer.iterations, replica):
-            seed = tf.random.fold_in(seed, tf.cast(part, tf.int32), alg="philox")
-        return seed
+        return tf.random.fold_in(seed, tf.cast(self.optimizer.iterations, tf.int32), alg="philox")
 
     def fit(
         self,
@@ -223,7 +221,14 @@ class Ensemble(PortableModel):
         *arguments: Any,
         **options: Any,
     ) -> keras.callbacks.History:
-        """Keras's `fit`, which also tells the method when an epoch begins."""
+        """Keras's `fit`, which also tells the method when an epoch begins.
+
+        Under a strategy it trains as on one device: see `parl_tf.replicas`.
+
+        Raises:
+            InputError: A strategy, or something in the model, that would train otherwise.
+        """
+        check_distribution(self)
         hook = keras.callbacks.LambdaCallback(
             on_epoch_begin=lambda epoch, logs: self.begin_epoch(epoch, epochs)
         )
@@ -244,7 +249,7 @@ class Ensemble(PortableModel):
         with self._differentiable_twice(), tf.GradientTape() as tape:
             loss, forward, terms = self._objective(images, labels, sample_weight, views, True)
             # Under a strategy replicas' gradients are added up, so each brings its share.
-            share = loss / tf.distribute.get_strategy().num_replicas_in_sync
+            share = loss / num_replicas()
             scaled = self.optimizer.scale_loss(share)
         gradients = tape.gradient(scaled, self.trainable_variables)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
@@ -305,9 +310,7 @@ class Ensemble(PortableModel):
                 answers.append(widened(member(view, training=training)))
             cross_entropies += [loss_of(labels, answer, sample_weight) for answer in answers]
         # Keras has divided means by the number of replicas, which `train_step` does with all.
-        cross_entropy = (
-            tf.add_n(cross_entropies) * tf.distribute.get_strategy().num_replicas_in_sync
-        )
+        cross_entropy = tf.add_n(cross_entropies) * num_replicas()
         if self.member_reduction == "mean":
             cross_entropy /= len(self.members)
         terms = {"cross_entropy": cross_entropy, **self.terms(forward)}

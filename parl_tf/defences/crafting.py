@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from parl_tf.gradients import project
+from parl_tf.replicas import num_replicas, own_part
 
 
 def ascend(
@@ -23,7 +24,8 @@ def ascend(
 
     Args:
         objective: From images (batch, height, width, channels) to a scalar, the sum of a value of
-            each example. Traced once, whatever `num_steps` is.
+            each example. Traced once, whatever `num_steps` is, but on several replicas for each
+            step: what they sum up cannot be inside of a loop.
         start: The images to begin at.
         centers: The centres of the balls, of the shape of `start`, pixels in [0, 1].
         epsilon: Radius of the balls, in pixel units.
@@ -50,9 +52,14 @@ def ascend(
         moved = project(images + step_size * tf.sign(momentum), centers, epsilon)
         return tf.ensure_shape(moved, start.shape), momentum
 
-    images, _ = tf.while_loop(
-        lambda *_: True, step, (start, tf.zeros_like(start)), maximum_iterations=num_steps
-    )
+    images, momentum = start, tf.zeros_like(start)
+    if num_replicas() > 1:
+        for _ in range(num_steps):
+            images, momentum = step(images, momentum)
+    else:
+        images, _ = tf.while_loop(
+            lambda *_: True, step, (images, momentum), maximum_iterations=num_steps
+        )
     return tf.stop_gradient(images)
 
 
@@ -60,15 +67,19 @@ def uniform(shape: tf.Tensor, seed: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     """Draws uniformly from [0, 1), the same with and without XLA; half precision may round to 1.
 
     TensorFlow's own draw of floating-point numbers is another one under XLA, of integers not.
+    Replicas draw for the whole batch, and each takes its part: what an image gets does not depend
+    on their number.
 
     Args:
-        shape: Shape of the result.
+        shape: Shape of the result, the first dimension that of the batch.
         seed: int32 tensor (2,).
         dtype: Floating-point type of the result, to which multiples of 2**-24 are rounded.
     """
+    whole_batch = tf.concat([shape[:1] * num_replicas(), shape[1:]], axis=0)
     bits = tf.random.stateless_uniform(
-        shape, seed, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
+        whole_batch, seed, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
     )
+    bits = own_part(bits)
     whole = tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32))
     return tf.cast(tf.cast(whole, tf.float32) * 2.0**-24, dtype)
 

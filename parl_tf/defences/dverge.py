@@ -14,6 +14,7 @@ from parl_tf.defences.forward import widened
 from parl_tf.errors import InputError
 from parl_tf.exposure import distillation_outputs
 from parl_tf.registry import check_choice
+from parl_tf.replicas import gathered, own_part
 
 
 @keras.saving.register_keras_serializable(package="parl_tf")
@@ -116,8 +117,8 @@ class DVERGE(Ensemble):
         """For each member the images that the other members made."""
         if partners is None:
             seed = self.step_seed("partners")
-            order = tf.argsort(uniform(tf.shape(images)[:1], seed, tf.float32))
-            partners = tf.gather(images, order)
+            order = tf.argsort(gathered(uniform(tf.shape(images)[:1], seed, tf.float32)))
+            partners = tf.gather(gathered(images), own_part(order))
         training = self.distillation_batch_norm == "batch"
         with kept_state(self.members) if training else contextlib.nullcontext():
             made = [

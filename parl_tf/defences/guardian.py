@@ -12,6 +12,7 @@ from parl_tf.defences.forward import ForwardPass
 from parl_tf.errors import InputError
 from parl_tf.exposure import expose_layers, main_convolutions
 from parl_tf.gradients import pairwise_cosine
+from parl_tf.replicas import gathered, summed
 
 
 @keras.saving.register_keras_serializable(package="parl_tf")
@@ -103,7 +104,8 @@ class Guardian(Ensemble):
         cosine = tf.add_n(
             [tf.reduce_sum(pairwise_cosine(layer)) for layer in zip(*gradients, strict=True)]
         )
-        correlation = tf.add_n([_correlation(layer) for layer in zip(*forward.layers, strict=True)])
+        outputs = [[gathered(layer) for layer in layers] for layers in forward.layers]
+        correlation = tf.add_n([_correlation(layer) for layer in zip(*outputs, strict=True)])
         return {
             "penalty": cosine * correlation / self.num_layers,
             "kernel_cosine": cosine,
@@ -119,7 +121,8 @@ class Guardian(Ensemble):
             parts = tape.gradient(
                 output, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO
             )
-            gradients.append(tf.concat([tf.reshape(part, (1, -1)) for part in parts], axis=1))
+            vector = tf.concat([tf.reshape(part, (1, -1)) for part in parts], axis=1)
+            gradients.append(summed(vector))
         return gradients
 
     def get_config(self) -> dict[str, Any]:

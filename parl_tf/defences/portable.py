@@ -30,6 +30,14 @@ class PortableModel(keras.Model):
         self.build_optimizer()
         return super().make_train_function(force)
 
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Keras's, which under a strategy takes a batch away to build a model from.
+
+        The parts are built; only metrics given to `compile` are not, and need it.
+        """
+        if self._compile_metrics is not None:
+            super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+
     def save(self, filepath: str | os.PathLike, *arguments: Any, **options: Any) -> None:
         """Keras's `save`, also of an optimizer that has not made a step yet."""
         self.build_optimizer()

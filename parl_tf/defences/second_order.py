@@ -1,10 +1,15 @@
 """Normalisation whose gradients can be differentiated."""
 
 import contextlib
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
+
+_lock = threading.Lock()
+_users = 0  # replicas trace their steps in threads, each with a use of its own
+_original: Any = None
 
 
 @contextlib.contextmanager
@@ -16,12 +21,18 @@ def exact_moments() -> Iterator[None]:
     trained along a wrong direction. While a step is traced, plain operations stand in its place;
     values stay the same up to rounding.
     """
-    original = tf.nn.moments
-    tf.nn.moments = _moments
+    global _users, _original
+    with _lock:
+        if not _users:
+            _original, tf.nn.moments = tf.nn.moments, _moments
+        _users += 1
     try:
         yield
     finally:
-        tf.nn.moments = original
+        with _lock:
+            _users -= 1
+            if not _users:
+                tf.nn.moments = _original
 
 
 def _moments(

@@ -19,8 +19,8 @@ class TRS(Ensemble):
 
     Penalises `cosine`, the mean absolute cosine of pairs of members' loss gradients, and
     `smoothness`, the mean over members and examples of the squared length of an example's loss
-    gradient. In training, smoothness is taken at the first half of the batch as it is, and at the
-    second half moved to where gradients are longer, within a `radius` that grows linearly with
+    gradient. In training, every other image of the batch, from the first on, is moved for
+    smoothness to where gradients are longer, within a `radius` that grows linearly with
     the epochs of one `fit`, which sets it as each begins. In validation all images stay as they
     are.
 
@@ -84,10 +84,10 @@ class TRS(Ensemble):
     def _smoothness_of_half_moved(self, forward):
         """The smoothness in training mode, the members' statistics left as they were."""
         images, labels = forward.inputs, forward.labels
-        half = tf.shape(images)[0] // 2
         with kept_state(self.members):
-            moved = self._moved(images[half:], labels[half:])
-            points = tf.ensure_shape(tf.concat([images[:half], moved], axis=0), images.shape)
+            moved = self._moved(images[::2], labels[::2])
+            points = tf.ensure_shape(tf.concat([moved, images[1::2]], axis=0), images.shape)
+            labels = tf.concat([labels[::2], labels[1::2]], axis=0)
             return _mean_square(self._loss_gradients(points, labels))
 
     def _moved(self, images, labels):

@@ -8,6 +8,7 @@ import numpy as np
 from parl_tf.data import PIXEL_STATISTICS
 from parl_tf.errors import InputError
 from parl_tf.registry import check_choice
+from parl_tf.replicas import num_replicas
 
 Normalization = str | tuple[Sequence[float], Sequence[float]] | None
 """What is done to pixels in [0, 1] before the first layer: None for nothing, the name of a data
@@ -78,6 +79,11 @@ def convolution(
         kernel_initializer=initializer,
         kernel_regularizer=keras.regularizers.L2(kernel_penalty) if kernel_penalty else None,
     )(x)
+
+
+def batch_norm(x: keras.KerasTensor) -> keras.KerasTensor:
+    """Normalises by batch: by the whole one, where the network is made for several replicas."""
+    return keras.layers.BatchNormalization(synchronized=num_replicas() > 1)(x)
 
 
 def normalize(pixels: keras.KerasTensor, normalization: Normalization) -> keras.KerasTensor:

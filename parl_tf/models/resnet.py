@@ -10,6 +10,7 @@ from parl_tf.models.layers import (
     ACTIVATIONS,
     Initializers,
     Normalization,
+    batch_norm,
     convolution,
     normalize,
     pixel_input,
@@ -78,7 +79,7 @@ def resnet20(
     pixels = pixel_input(num_classes, input_shape, seed)
     initializers = Initializers(seed)
 
-    def convolve(x, filters, kernel_size, strides, batch_norm=True):
+    def convolve(x, filters, kernel_size, strides, normalized=True):
         x = convolution(
             x,
             filters,
@@ -88,7 +89,7 @@ def resnet20(
             use_bias=convolution_bias,
             kernel_penalty=kernel_penalty,
         )
-        return keras.layers.BatchNormalization()(x) if batch_norm else x
+        return batch_norm(x) if normalized else x
 
     x = normalize(pixels, normalization)
     x = activate()(convolve(x, _FILTERS[0], 3, 1, stem_batch_norm))

@@ -6,6 +6,7 @@ from parl_tf.errors import InputError
 from parl_tf.models.layers import (
     Initializers,
     Normalization,
+    batch_norm,
     convolution,
     normalize,
     pixel_input,
@@ -70,7 +71,7 @@ def wide_resnet(
         )
 
     def activate(x):
-        return keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+        return keras.layers.ReLU()(batch_norm(x))
 
     x = convolve(normalize(pixels, normalization), _FILTERS[0], 3, 1)
     for stage, filters in enumerate(_FILTERS):
