@@ -2,15 +2,27 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
 from parl_tf.errors import InputError
 
 
+LOSS_SCALE = 2.0**10
+"""What losses are multiplied by while they are differentiated, so that the gradients of those that
+are nearly 0 are not lost in half precision. A power of two: otherwise nothing changes."""
+
+_LAYER_SCALE = 2.0**-8  # layers' summed outputs have gradients near the largest float16
+
+
 def summed_gradients(
-    tape: tf.GradientTape, outputs: Sequence[tf.Tensor], inputs: tf.Tensor
-) -> list[tf.Tensor]:
+    tape: tf.GradientTape,
+    outputs: Sequence[tf.Tensor],
+    inputs: Any,
+    *,
+    scale: float = _LAYER_SCALE,
+) -> Any:
     """Gradient of each output, summed over its elements, with respect to the inputs.
 
     Under a second, outer tape the result can itself be differentiated.
@@ -20,18 +32,26 @@ def summed_gradients(
             recording.
         outputs: Float tensors whose leading dimension is the batch, each example's slice a
             function of that example's input alone.
-        inputs: Tensor (batch, ...), pixels in [0, 1].
+        inputs: Tensor (batch, ...), pixels in [0, 1]; or a list of tensors.
+        scale: What an output is multiplied by and its gradient divided by, a power of two. The
+            default is for layers in half precision.
 
     Returns:
-        One tensor of the shape of `inputs` for each output; zeros where an output does not
-        depend on the inputs.
+        One tensor of the shape of `inputs` (or a list of them) for each output; zeros where an
+        output does not depend on the inputs.
 
     Source: PARL, arXiv 2112.04948, section 4.2.
     """
-    return [
-        tape.gradient(output, inputs, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    gradients = [
+        tape.gradient(
+            output,
+            inputs,
+            output_gradients=tf.fill(tf.shape(output), tf.cast(scale, output.dtype)),
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
         for output in outputs
     ]
+    return tf.nest.map_structure(lambda gradient: gradient / scale, gradients)
 
 
 def pairwise_cosine(gradients: Sequence[tf.Tensor], *, epsilon: float = 1e-12) -> tf.Tensor:

@@ -79,27 +79,51 @@ def test_adversarial_training_composes(method):
     assert (ensemble.trainable_variables[0].numpy() != weights).any()
 
 
-@pytest.fixture
-def mixed_bfloat16():
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    yield
+@pytest.fixture(params=["bfloat16", "float16"])
+def half_precision(request):
+    keras.config.set_dtype_policy(f"mixed_{request.param}")
+    yield request.param
     keras.config.set_dtype_policy("float32")
 
 
 @pytest.mark.parametrize("method", EACH_METHOD)
-def test_mixed_bfloat16_trains_to_nearly_the_same(method, mixed_bfloat16):
+def test_mixed_precision_trains_to_nearly_the_same(method, half_precision):
     images, labels = examples(12)
     half = make(method)
-    assert half.members[0].compute_dtype == "bfloat16"
-    assert half.members[0](images).dtype == tf.bfloat16
+    assert half.members[0].compute_dtype == half_precision
+    assert half.members[0](images).dtype == half_precision
+    scaled = isinstance(half.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scaled == (half_precision == "float16")
     keras.config.set_dtype_policy("float32")
     full = make(method)
+    before = half.trainable_variables[0].numpy()
     logs, expected = (
         ensemble.train_on_batch(images, labels, return_dict=True) for ensemble in (half, full)
     )
+    for _ in range(3):  # the scale of the loss may begin too large, and such steps are left out
+        half.train_on_batch(images, labels)
+    assert (half.trainable_variables[0].numpy() != before).any()
     assert logs["loss"] == pytest.approx(expected["loss"], rel=0.05)
     for term in half.term_weights:
         assert logs[term] == pytest.approx(expected[term], rel=0.2, abs=0.1), term
+
+
+@pytest.mark.parametrize("method", EACH_METHOD)
+def test_several_steps_an_execution_are_the_same_steps(method):
+    images, labels = examples(20)
+    ensembles = [
+        compiled(make(method), optimizer=keras.optimizers.SGD(0.01), steps_per_execution=steps)
+        for steps in (1, 2)
+    ]
+    histories = [
+        ensemble.fit(images, labels, batch_size=4, epochs=2, shuffle=False, verbose=0).history
+        for ensemble in ensembles
+    ]
+    assert int(ensembles[1].optimizer.iterations) == 10
+    for term, values in histories[0].items():
+        np.testing.assert_allclose(histories[1][term], values, rtol=1e-4, err_msg=term)
+    for ours, theirs in zip(*(ensemble.variables for ensemble in ensembles), strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("method", EACH_METHOD)

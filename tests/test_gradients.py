@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from parl_tf.errors import InputError
-from parl_tf.gradients import pairwise_cosine, project, summed_gradients
+from parl_tf.gradients import LOSS_SCALE, pairwise_cosine, project, summed_gradients
 
 
 def test_cosine_of_every_pair_in_order():
@@ -75,6 +75,36 @@ def test_refuses_one_gradient_and_different_shapes():
         pairwise_cosine([tf.ones((2, 3))])
     with pytest.raises(InputError, match="one shape"):
         pairwise_cosine([tf.ones((2, 3)), tf.ones((2, 4))])
+
+
+def test_summed_gradients_in_half_precision_may_be_beyond_its_largest_number():
+    kernel = tf.constant([3.0])
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(kernel)
+        output = tf.cast(kernel, tf.float16) * tf.ones(100_000, tf.float16)
+    ((gradient,),) = summed_gradients(tape, [output], [kernel])
+    assert float(gradient[0]) == pytest.approx(100_000, rel=1e-3)  # float16 ends at 65,504
+
+
+def test_gradients_of_losses_that_are_nearly_0_survive_half_precision():
+    pixels = tf.constant([1.0])
+    with tf.GradientTape() as tape:
+        tape.watch(pixels)
+        logit = tf.cast(tf.cast(pixels, tf.float16), tf.float32)
+        loss = 1e-8 * logit
+    (gradient,) = summed_gradients(tape, [loss], pixels, scale=LOSS_SCALE)
+    assert float(gradient[0]) == pytest.approx(1e-8, rel=0.01)
+
+
+@pytest.mark.parametrize("scale", [2.0**-8, 2.0**10])
+def test_the_scale_of_gradients_changes_no_bit_of_float32(scale):
+    draw = np.random.default_rng(0)
+    inputs, kernel = (tf.constant(draw.normal(size=(5, 5)), tf.float32) for _ in range(2))
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(inputs)
+        output = tf.nn.softplus(inputs @ kernel) @ kernel
+    (scaled,) = summed_gradients(tape, [output], inputs, scale=scale)
+    np.testing.assert_array_equal(scaled, tape.gradient(output, inputs))
 
 
 def test_summed_gradients_are_per_example_and_zero_where_unconnected():

@@ -10,6 +10,7 @@ import tensorflow as tf
 from parl_tf.defences.crafting import ascend, kept_state, random_start
 from parl_tf.errors import InputError
 from parl_tf.fusion import log_mean_probability
+from parl_tf.gradients import LOSS_SCALE
 from parl_tf.registry import check_choice
 
 
@@ -94,7 +95,7 @@ class AdversarialTraining:
             def objective(adversarial):
                 answers = [model(adversarial, training=training) for model in models]
                 logits = answers[0] if len(answers) == 1 else log_mean_probability(answers)
-                return tf.reduce_sum(losses_of(logits))
+                return LOSS_SCALE * tf.reduce_sum(losses_of(logits))
 
             start = random_start(images, self.epsilon, model_seed)
             return ascend(

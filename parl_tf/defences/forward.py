@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from parl_tf.errors import InputError
-from parl_tf.gradients import summed_gradients
+from parl_tf.gradients import LOSS_SCALE, summed_gradients
 
 
 class ForwardPass(NamedTuple):
@@ -33,7 +33,7 @@ class ForwardPass(NamedTuple):
 
     def loss_gradients(self) -> list[tf.Tensor]:
         """For each member the gradient of each example's own loss, of the shape of `inputs`."""
-        return summed_gradients(self.tape, self.example_losses, self.inputs)
+        return summed_gradients(self.tape, self.example_losses, self.inputs, scale=LOSS_SCALE)
 
 
 def checked_pixels(images: Any) -> tf.Tensor:

@@ -11,7 +11,7 @@ from parl_tf.defences.base import Ensemble
 from parl_tf.defences.forward import ForwardPass
 from parl_tf.errors import InputError
 from parl_tf.exposure import expose_layers, main_convolutions
-from parl_tf.gradients import pairwise_cosine
+from parl_tf.gradients import pairwise_cosine, summed_gradients
 from parl_tf.replicas import gathered, summed
 
 
@@ -118,9 +118,7 @@ class Guardian(Ensemble):
         gradients = []
         for index, output in enumerate(layers):
             sources = [kernel.value for layer in kernels[: index + 1] for kernel in layer]
-            parts = tape.gradient(
-                output, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO
-            )
+            (parts,) = summed_gradients(tape, [output], sources)
             vector = tf.concat([tf.reshape(part, (1, -1)) for part in parts], axis=1)
             gradients.append(summed(vector))
         return gradients

@@ -10,7 +10,7 @@ from parl_tf.defences.base import Ensemble
 from parl_tf.defences.crafting import ascend, kept_state, random_start
 from parl_tf.defences.forward import ForwardPass
 from parl_tf.errors import InputError
-from parl_tf.gradients import pairwise_cosine
+from parl_tf.gradients import LOSS_SCALE, pairwise_cosine, summed_gradients
 
 
 @keras.saving.register_keras_serializable(package="parl_tf")
@@ -115,7 +115,7 @@ class TRS(Ensemble):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(points)
                 losses = self.example_losses(labels, member(points, training=True))
-            gradients.append(tape.gradient(losses, points))
+            gradients += summed_gradients(tape, [losses], points, scale=LOSS_SCALE)
         return gradients
 
     def get_config(self) -> dict[str, Any]:
