@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from parl_tf.errors import InputError
 
-
 LOSS_SCALE = 2.0**10
 """What losses are multiplied by while they are differentiated, so that the gradients of those that
 are nearly 0 are not lost in half precision. A power of two: otherwise nothing changes."""

@@ -192,9 +192,9 @@ def test_the_tool_trains_on_two_devices_and_resumes_on_two(tmp_path):
     options = (
         "--method unprotected --dataset digits --network resnet8 --members 2 --batch-size 16 "
         "--epochs 2 --train-examples 51 --validation-fraction 0.35 --devices 2 --deterministic"
-    ).split()
+    )
     stopped, straight = str(tmp_path / "stopped"), str(tmp_path / "straight")
-    running = tool(*options, "--out", stopped)
+    running = tool(*options.split(), "--out", stopped)
     for line in running.stderr:
         if re.search("1 of 2 epochs done", line):
             break
@@ -203,7 +203,7 @@ def test_the_tool_trains_on_two_devices_and_resumes_on_two(tmp_path):
     running.kill()
     running.communicate()
     output_of(tool("--resume", stopped))
-    output_of(tool(*options, "--out", straight))
+    output_of(tool(*options.split(), "--out", straight))
     assert read_config(straight)["devices"] == 2
     lines = [pathlib.Path(run, "history.csv").read_text() for run in (stopped, straight)]
     assert lines[0] == lines[1]
