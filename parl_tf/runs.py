@@ -20,6 +20,7 @@ from parl_tf.errors import ExistingRunError, MissingFileError, UnreadableFileErr
 from parl_tf.whole_files import sha256_of, to_disk, write_json, write_whole, written_whole
 
 CONFIG, HISTORY, MODEL = "config.json", "history.csv", "model.keras"
+_MOST_UNPACKED = 20  # times its size; other tools may compress what Keras does not
 _KEPT = 2  # checkpoints: the last, and the one before should the last be damaged
 
 
@@ -177,11 +178,29 @@ def read_model(file: pathlib.Path, *, compiled: bool = False) -> keras.Model:
     """
     if not zipfile.is_zipfile(file):
         raise UnreadableFileError(f"{file} is not a Keras model. Expected a .keras file.")
+    _check_unpacked_size(file)
     dict(METHODS)  # imports every method's class, without which Keras does not find it
     try:
         return keras.models.load_model(file, compile=compiled, safe_mode=True)
     except Exception as error:  # Keras raises whatever the broken part happens to cause
         raise UnreadableFileError(f"{file} cannot be read as a Keras model: {error}") from error
+
+
+def _check_unpacked_size(file: pathlib.Path) -> None:
+    """Raises if a file says that it becomes much more than it is once it is unpacked.
+
+    Keras packs without compression.
+    """
+    try:
+        with zipfile.ZipFile(file) as packed:
+            unpacked = sum(entry.file_size for entry in packed.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
+        raise UnreadableFileError(f"{file} cannot be read as a Keras model: {error}") from error
+    size = file.stat().st_size
+    if unpacked > _MOST_UNPACKED * size:
+        raise UnreadableFileError(
+            f"{file} has {size:,} bytes and would become {unpacked:,}, which no Keras model does."
+        )
 
 
 def read_config(folder: str | os.PathLike) -> dict[str, Any]:

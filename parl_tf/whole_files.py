@@ -46,14 +46,15 @@ def written_whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 def to_disk(path: pathlib.Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk."""
-    if os.name != "posix" and path.is_dir():
-        return
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+    """Waits until a file is on the disk; or the names in a folder, where that can be waited for."""
+    # Some systems open no folders, and some file systems wait for none.
+    refusals = (OSError,) if path.is_dir() else ()
+    with contextlib.suppress(*refusals):
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def write_whole(path: str | os.PathLike, content: bytes) -> None:

@@ -610,6 +610,7 @@ def test_resume_continues_from_the_folder_alone(tmp_path, capsys):
         (["--resume", "nowhere"], 3, "not a run folder"),
         (["--resume", "x", "--epochs", "3", "--batch-size", "9"], 2, "--epochs, --batch-size"),
         (["--resume", "x", "--deterministic"], 2, "received besides: --deterministic"),
+        (["--resume", "x", "--seed", "0"], 2, "received besides: --seed"),
         (["--method", "parl", "--dataset", "digits"], 2, "required: --out"),
         ([], 2, "required: --method, --dataset, --out"),
     ],

@@ -193,7 +193,20 @@ def test_models_of_changed_configurations(tmp_path, saved, data):
             if name == "config.json":
                 content = json.dumps(data.draw(changed(json.loads(content)))).encode()
             forged.writestr(name, content)
-    read_in_peace(load_model, path)
+    model = read_in_peace(load_model, path)
+    assert model is None or isinstance(model, keras.Model)
+
+
+def test_a_model_that_would_fill_the_memory_once_unpacked_is_refused(tmp_path, saved):
+    path = tmp_path / "model.keras"
+    with (
+        zipfile.ZipFile(saved) as whole,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as forged,
+    ):
+        forged.writestr("config.json", whole.read("config.json"))
+        forged.writestr("model.weights.h5", b"\0" * 50_000_000)
+    with pytest.raises(UnreadableFileError, match="would become 50,"):
+        load_model(path)
 
 
 def test_a_model_with_code_in_it_is_refused(tmp_path):

@@ -1,5 +1,7 @@
+import errno
 import hashlib
 import os
+import stat
 import subprocess
 import sys
 
@@ -72,3 +74,16 @@ def test_sha256_of_a_file_larger_than_its_blocks(tmp_path):
     content = bytes(range(256)) * 9000
     (tmp_path / "file").write_bytes(content)
     assert sha256_of(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_file_system_that_does_not_wait_for_folders_is_no_error(tmp_path, monkeypatch):
+    synchronize = os.fsync
+
+    def refuse_folders(opened):
+        if stat.S_ISDIR(os.fstat(opened).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        synchronize(opened)
+
+    monkeypatch.setattr(os, "fsync", refuse_folders)
+    write_whole(tmp_path / "file", b"whole")
+    assert (tmp_path / "file").read_bytes() == b"whole"

@@ -53,6 +53,7 @@ _ADVERSARIAL = [
 ]
 
 
+_NOT_GIVEN = object()
 _WITH_RESUME = ("resume", "data_dir", "json", "tensorboard")
 
 
@@ -142,11 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if missing:
             tool.error(f"the following arguments are required: --{', --'.join(missing)}")
     else:
-        others = [
-            name
-            for name, value in vars(arguments).items()
-            if name not in _WITH_RESUME and value != tool.get_default(name)
-        ]
+        others = [name for name in _given_in(argv) if name not in _WITH_RESUME]
         if others:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in others)
             tool.error(f"--resume goes on as the run was begun; received besides: {flags}")
@@ -156,6 +153,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_json=arguments.json,
         deterministic=arguments.deterministic,
     )
+
+
+def _given_in(argv: Sequence[str] | None) -> list[str]:
+    """Names of what was given on the command line, though it be as the defaults are."""
+    tool = parser()
+    nothing = argparse.Namespace(**dict.fromkeys(vars(tool.parse_args([])), _NOT_GIVEN))
+    given = vars(tool.parse_args(argv, nothing))
+    return [name for name, value in given.items() if value is not _NOT_GIVEN]
 
 
 def _train(arguments: argparse.Namespace) -> dict[str, Any]:
