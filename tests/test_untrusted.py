@@ -193,8 +193,10 @@ def test_models_of_changed_configurations(tmp_path, saved, data):
             if name == "config.json":
                 content = json.dumps(data.draw(changed(json.loads(content)))).encode()
             forged.writestr(name, content)
-    model = read_in_peace(load_model, path)
-    assert model is None or isinstance(model, keras.Model)
+    found = read_in_peace(load_model, path)
+    if found:  # then it is a classifier of images
+        answers = found[0](keras.ops.zeros((1, 32, 32, 3)))
+        assert answers.shape == (1, 10)
 
 
 def test_a_model_that_would_fill_the_memory_once_unpacked_is_refused(tmp_path, saved):
