@@ -199,6 +199,22 @@ def test_models_of_changed_configurations(tmp_path, saved, data):
         assert answers.shape == (1, 10)
 
 
+def test_a_model_whose_graph_cannot_be_put_together_is_refused(tmp_path, saved):
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(saved) as whole, zipfile.ZipFile(path, "w") as forged:
+        for name in whole.namelist():
+            content = whole.read(name)
+            if name == "config.json":
+                members = json.loads(content)
+                layers = members["config"]["members"][0]["config"]["layers"]
+                tensor = layers[-1]["inbound_nodes"][0]["args"][0]["config"]
+                tensor["keras_history"][1] = 7  # the eighth call of a layer that is called once
+                content = json.dumps(members).encode()
+            forged.writestr(name, content)
+    with pytest.raises(CLEAR):
+        load_model(path)
+
+
 def test_a_model_that_would_fill_the_memory_once_unpacked_is_refused(tmp_path, saved):
     path = tmp_path / "model.keras"
     with (

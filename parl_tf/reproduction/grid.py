@@ -5,17 +5,12 @@ import fnmatch
 import os
 import pathlib
 import shlex
-import sys
+import tomllib
 from collections.abc import Sequence
 from typing import Any
 
 from parl_tf.errors import InputError, MissingFileError, UnreadableFileError
 from parl_tf.registry import check_choice
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 SCALES = ("smoke", "cpu", "paper")
 _KEYS = {"datasets", "seeds", "train", "diversity", "surrogates", "settings", "attacks"}
