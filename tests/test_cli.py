@@ -558,8 +558,10 @@ def test_training_and_attack_on_real_cifar10(cifar10_dir, tmp_path):
 )
 def test_a_signal_ends_a_tool_in_order(number, status, message):
     code = (
-        "import sys, time\n"
+        "import signal, sys, time\n"
         "from parl_tf.cli.common import run\n"
+        # What a shell starts in the background ignores it, and so do its children.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def body():\n"
         "    try:\n"
         "        print('at work', flush=True)\n"
