@@ -1,6 +1,7 @@
 """The devices of one machine, for a training on several of them."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 
 import tensorflow as tf
@@ -30,8 +31,14 @@ def spread_over(num_devices: int) -> Iterator[None]:
         raise InputError(
             f"Expected a strategy of {num_devices} replicas, or none. Received: {num_replicas()}."
         )
-    with tf.distribute.MirroredStrategy(_devices(num_devices)).scope():
+    with _strategy(num_devices).scope():
         yield
+
+
+@functools.cache
+def _strategy(number):
+    """The strategy over so many devices, one a process: a second one would mix up their traffic."""
+    return tf.distribute.MirroredStrategy(_devices(number))
 
 
 def _devices(number):

@@ -46,7 +46,7 @@ class StopWhenDiverged(keras.callbacks.Callback):
                 self._end(f"{variable.path} became infinite or NaN in epoch {epoch + 1}.")
 
     def _end(self, what: str) -> NoReturn:
-        rate = float(self.model.optimizer.learning_rate)
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         raise DivergedError(
             f"{what} The checkpoint of the epoch before, if there was one, is kept. Expected a "
             f"smaller learning rate than {rate:.3g}, perhaps."

@@ -1,6 +1,7 @@
 """Run folders: `config.json`, `history.csv`, `model.keras`, and checkpoints until it is there."""
 
 import csv
+import io
 import json
 import math
 import os
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
+import h5py
 import keras
 
 from parl_tf.classifiers import check_logits_classifier
@@ -189,18 +191,33 @@ def read_model(file: pathlib.Path, *, compiled: bool = False) -> keras.Model:
 def _check_unpacked_size(file: pathlib.Path) -> None:
     """Raises if a file says that it becomes much more than it is once it is unpacked.
 
-    Keras packs without compression.
+    Keras packs without compression, and so do its weights.
     """
+    size = file.stat().st_size
+
+    def check(unpacked):
+        if unpacked > _MOST_UNPACKED * size:
+            raise UnreadableFileError(
+                f"{file} has {size:,} bytes and would become {unpacked:,}, which no Keras model "
+                "does."
+            )
+
     try:
         with zipfile.ZipFile(file) as packed:
-            unpacked = sum(entry.file_size for entry in packed.infolist())
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
+            check(sum(entry.file_size for entry in packed.infolist()))
+            for name in packed.namelist():
+                if name.endswith(".h5"):
+                    check(_declared_size(packed.read(name)))
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, KeyError) as error:
         raise UnreadableFileError(f"{file} cannot be read as a Keras model: {error}") from error
-    size = file.stat().st_size
-    if unpacked > _MOST_UNPACKED * size:
-        raise UnreadableFileError(
-            f"{file} has {size:,} bytes and would become {unpacked:,}, which no Keras model does."
-        )
+
+
+def _declared_size(weights: bytes) -> int:
+    """Bytes of all arrays in an HDF5 file, whether they are there or only declared."""
+    sizes = []
+    with h5py.File(io.BytesIO(weights), "r") as file:
+        file.visititems(lambda name, found: sizes.append(getattr(found, "nbytes", 0)))
+    return sum(map(int, sizes))
 
 
 def read_config(folder: str | os.PathLike) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import logging
+import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -150,7 +151,8 @@ def train(
     own_start = folder / OWN_START if started == {"run": OWN_START} else None
     if own_start:
         _check_start(own_start, config)
-    _training_batches(ensemble, dataset, recipe, seed, 0)  # what it refuses ends here
+    _training_batches(ensemble, dataset, recipe, seed, 0)  # what these refuse ends here
+    _validation_batches(dataset.validation)
     with locked(folder):
         check_can_begin(folder)  # another process may just have finished it
         continued = continue_run(folder, config)
@@ -358,6 +360,6 @@ def _validation_batches(split: Split) -> tf.data.Dataset | None:
 
 
 def _reaches_all(count: int, batch_size: int) -> bool:
-    """Whether no replica is left without a part of the last batch, which are filled in turn."""
-    others = batch_size - batch_size // num_replicas()
-    return (count % batch_size or batch_size) > others or num_replicas() == 1
+    """Whether every replica gets a part of the last batch, the first ones the larger parts."""
+    rest, replicas = min(count, count % batch_size or batch_size), num_replicas()
+    return rest > math.ceil(rest / replicas) * (replicas - 1)

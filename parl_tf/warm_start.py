@@ -59,7 +59,8 @@ def _anatomy(network: keras.Model) -> list:
             found.append(_anatomy(layer))
             continue
         # Names, and what only decides how weights begin or are trained, may differ.
-        apart = ("name", "seed", "trainable", "_initializer", "_regularizer", "_constraint")
+        apart: tuple[str, ...] = ("_initializer", "_regularizer", "_constraint")
+        apart += ("name", "seed", "trainable", "synchronized")
         config = {k: str(v) for k, v in layer.get_config().items() if not k.endswith(apart)}
         shapes = [tuple(weight.shape) for weight in layer.weights]
         found.append((type(layer).__name__, config, shapes))

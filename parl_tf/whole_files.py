@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM, errno.EISDIR, errno.EBADF)
 
 
 @contextlib.contextmanager
@@ -47,14 +48,16 @@ def written_whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 def to_disk(path: pathlib.Path) -> None:
     """Waits until a file is on the disk; or the names in a folder, where that can be waited for."""
-    # Some systems open no folders, and some file systems wait for none.
-    refusals = (OSError,) if path.is_dir() else ()
-    with contextlib.suppress(*refusals):
+    try:
         opened = os.open(path, os.O_RDONLY)
         try:
             os.fsync(opened)
         finally:
             os.close(opened)
+    except OSError as error:
+        # Some systems open no folders, and some file systems wait for none.
+        if not path.is_dir() or error.errno not in _NO_FOLDERS:
+            raise
 
 
 def write_whole(path: str | os.PathLike, content: bytes) -> None:

@@ -106,6 +106,18 @@ def test_attacks_a_single_classifier_and_a_plain_function_alike():
     np.testing.assert_array_equal(single, function)
 
 
+@pytest.mark.parametrize("attack", [FGSM(), BIM(num_steps=2), MIM(num_steps=2)])
+def test_small_gradients_of_half_precision_are_not_taken_for_none(attack):
+    keras.utils.set_random_seed(0)
+    dense = keras.layers.Dense(4, dtype="mixed_float16")
+    member = keras.Sequential([keras.Input(IMAGE_SHAPE), keras.layers.Flatten(), dense])
+    kernel, _ = dense.get_weights()
+    dense.set_weights([kernel, np.array([19.0, 0, 0, 0])])  # e^-19 rounds to 0 in float16
+    images = np.random.default_rng(0).uniform(0.2, 0.8, (5, *IMAGE_SHAPE)).astype("float32")
+    found = attack(member, images, np.zeros(5, "int64"), epsilon=0.1)
+    assert np.mean(np.abs(found - images) > 0.01) > 0.9
+
+
 def test_more_budget_raises_the_loss_more():
     images, labels = examples(20)
     clean = cross_entropy(images, labels).mean()

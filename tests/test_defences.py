@@ -108,6 +108,20 @@ def test_mixed_precision_trains_to_nearly_the_same(method, half_precision):
         assert logs[term] == pytest.approx(expected[term], rel=0.2, abs=0.1), term
 
 
+def test_what_was_saved_in_half_precision_scales_its_loss_wherever_it_is_compiled(tmp_path):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        parl_tf.Ensemble([residual_network(0), residual_network(1)]).save(tmp_path / "half.keras")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    loaded = compiled(keras.models.load_model(tmp_path / "half.keras"), optimizer="sgd")
+    assert isinstance(loaded.optimizer, keras.optimizers.LossScaleOptimizer)
+    before = loaded.trainable_variables[0].numpy()
+    for _ in range(3):
+        loaded.train_on_batch(*examples(12))
+    assert (loaded.trainable_variables[0].numpy() != before).any()
+
+
 @pytest.mark.parametrize("method", EACH_METHOD)
 def test_several_steps_an_execution_are_the_same_steps(method):
     images, labels = examples(20)

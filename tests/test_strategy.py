@@ -36,7 +36,8 @@ def network(seed, synchronized=True):
 def compiled(method="unprotected", networks=None, compiling=(), **options):
     ensemble = METHODS[method](networks or [network(0), network(1)], **options)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    ensemble.compile(keras.optimizers.SGD(0.05), loss, **{"jit_compile": False, **dict(compiling)})
+    given = {"optimizer": keras.optimizers.SGD(0.05), "loss": loss, "jit_compile": False}
+    ensemble.compile(**{**given, **dict(compiling)})
     return ensemble
 
 draw = np.random.default_rng(0)
@@ -67,11 +68,13 @@ CASES = {
     "parl": {"num_layers": 2},
     "parl with batch statistics": {"num_layers": 2, "penalty_batch_norm": "batch"},
     "unprotected, adversarially": {"adversarial_training": {"num_steps": 2, "batch_norm": "batch"}},
+    "unprotected, with metrics": {"compiling": {"metrics": ["accuracy"]}},
 }
 assert {case.split()[0].strip(",") for case in CASES} == set(METHODS)
-devices = spread_over(2)
-with devices:
-    shared = {case: trained(case.split()[0].strip(","), **CASES[case]) for case in CASES}
+shared = {}
+for case in CASES:  # in a scope each: one after the other may be entered
+    with spread_over(2):
+        shared[case] = trained(case.split()[0].strip(","), **CASES[case])
 for case in CASES:
     (one, history), (two, shared_history) = (
         trained(case.split()[0].strip(","), **CASES[case]), shared[case]
@@ -89,9 +92,10 @@ for case in CASES:
     print(case, "is the same on two devices")
 """
 REFUSED = """
-def refused(expected, **options):
+def refused(expected, batch_size=16, **options):
     try:
-        compiled(**options).fit(SPLIT.images, SPLIT.labels, batch_size=16, verbose=0)
+        images, labels = SPLIT.images[:batch_size], SPLIT.labels[:batch_size]
+        compiled(**options).fit(images, labels, batch_size=batch_size, verbose=0)
     except InputError as error:
         assert expected in str(error), error
         print("refused")
@@ -100,6 +104,18 @@ with spread_over(2):
     refused("synchronized=True", networks=[network(0), network(1, synchronized=False)])
     refused("steps_per_execution=2", compiling={"steps_per_execution": 2})
     refused("jit_compile=True", compiling={"jit_compile": True})
+    refused("without clipping", compiling={"optimizer": keras.optimizers.SGD(clipnorm=1.0)})
+    weighted = keras.losses.SparseCategoricalCrossentropy(True, reduction="mean_with_sample_weight")
+    refused("another reduction", compiling={"loss": weighted})
+    whole = network(0)
+    dropped = keras.Model(whole.input, keras.layers.Dropout(0.5)(whole.output))
+    refused("a Dropout", networks=[dropped, network(1)])
+    refused("parts of 3", method="trs", batch_size=6)
+    try:
+        compiled().fit(SPLIT.images[:7], SPLIT.labels[:7], batch_size=7, verbose=0)
+    except tf.errors.InvalidArgumentError as error:
+        assert "equal parts" in str(error), error
+        print("refused")
     with spread_over(2):
         print("nothing to do")
     try:
@@ -108,6 +124,39 @@ with spread_over(2):
     except InputError as error:
         assert "Received: 2" in str(error), error
         print("refused")
+"""
+HALF = """
+from parl_tf.replicas import finite_together
+
+keras.config.set_dtype_policy("mixed_float16")
+with spread_over(2):
+    ensemble = compiled(compiling={"optimizer": "sgd"})
+    assert isinstance(ensemble.optimizer, keras.optimizers.LossScaleOptimizer)
+    ensemble.build_optimizer()
+before = [value.copy() for value in ensemble.get_weights()]
+strategy = ensemble.distribute_strategy
+
+@tf.function
+def step(overflow):
+    def of_replica():
+        one = tf.distribute.get_replica_context().replica_id_in_sync_group == 1
+        wrong = tf.where(one & overflow, float("inf"), 0.0)
+        gradients = [tf.ones_like(v.value) + wrong for v in ensemble.trainable_variables]
+        ensemble.optimizer.apply_gradients(
+            zip(finite_together(gradients), ensemble.trainable_variables)
+        )
+    strategy.run(of_replica)
+
+scale = float(ensemble.optimizer.dynamic_scale.numpy())
+step(tf.constant(True))
+for value, was in zip(ensemble.get_weights(), before):
+    np.testing.assert_array_equal(value, was)
+assert ensemble.optimizer.dynamic_scale.numpy() == scale / 2
+print("left out")
+step(tf.constant(False))
+kernel = ensemble.members[0].trainable_variables[0]
+np.testing.assert_allclose(kernel.numpy(), before[0] - 0.01 * 2 * 2 / scale, rtol=1e-3)
+print("made")
 """
 WORKER = """
 strategy = tf.distribute.MultiWorkerMirroredStrategy()
@@ -131,6 +180,7 @@ def begin(code, *arguments, **environment):
         env={
             **os.environ,
             "PYTHONPATH": str(pathlib.Path(__file__).parent.parent),
+            "CUDA_VISIBLE_DEVICES": "-1",
             **environment,
         },
     )
@@ -145,16 +195,21 @@ def output_of(process):
 
 @pytest.mark.slow
 def test_every_method_trains_on_two_devices_as_on_one():
-    assert output_of(begin(TRAIN)).count("is the same on two devices") == 9
+    assert output_of(begin(TRAIN)).count("is the same on two devices") == 10
 
 
 @pytest.mark.slow
 def test_what_would_train_otherwise_is_refused():
     assert output_of(begin(REFUSED)).split("\n")[:-1] == [
-        *["refused"] * 3,
+        *["refused"] * 8,
         "nothing to do",
         "refused",
     ]
+
+
+@pytest.mark.slow
+def test_a_step_that_overflows_on_one_device_is_left_out_on_all():
+    assert output_of(begin(HALF)) == "left out\nmade\n"
 
 
 @pytest.mark.slow

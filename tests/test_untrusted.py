@@ -7,6 +7,7 @@ import json
 import pathlib
 import zipfile
 
+import h5py
 import keras
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -224,6 +225,17 @@ def test_a_model_that_would_fill_the_memory_once_unpacked_is_refused(tmp_path, s
         forged.writestr("config.json", whole.read("config.json"))
         forged.writestr("model.weights.h5", b"\0" * 50_000_000)
     with pytest.raises(UnreadableFileError, match="would become 50,"):
+        load_model(path)
+
+
+def test_weights_that_are_only_declared_are_refused(tmp_path, saved):
+    path, weights = tmp_path / "model.keras", tmp_path / "weights.h5"
+    with h5py.File(weights, "w") as file:
+        file.create_dataset("layers/dense/vars/0", (250_000_000,), "float32", chunks=(1000,))
+    with zipfile.ZipFile(saved) as whole, zipfile.ZipFile(path, "w") as forged:
+        forged.writestr("config.json", whole.read("config.json"))
+        forged.writestr("model.weights.h5", weights.read_bytes())
+    with pytest.raises(UnreadableFileError, match="would become 1,000,000,000"):
         load_model(path)
 
 

@@ -28,6 +28,23 @@ def test_members_begin_with_the_weights_and_statistics_of_the_start(saved):
     np.testing.assert_array_equal(ensemble(images), start(images))
 
 
+def batch_normalised(seed, synchronized):
+    keras.utils.set_random_seed(seed)
+    pixels = keras.Input((8, 8, 3))
+    x = keras.layers.BatchNormalization(synchronized=synchronized)(pixels)
+    return keras.Model(pixels, keras.layers.Dense(4)(keras.layers.Flatten()(x)))
+
+
+def test_what_was_trained_on_one_device_is_a_start_on_several(tmp_path):
+    path = tmp_path / "start.keras"
+    start = ensemble_of(*(batch_normalised(seed, False) for seed in (0, 1)))
+    start.save(path)
+    ensemble = ensemble_of(*(batch_normalised(seed, True) for seed in (2, 3)))
+    begin_from(ensemble, path)
+    images, _ = examples(3)
+    np.testing.assert_array_equal(ensemble(images), start(images))
+
+
 def normalised(seed, mean):
     pixels = keras.Input((8, 8, 3))
     x = keras.layers.Normalization(mean=mean, variance=1.0)(pixels)

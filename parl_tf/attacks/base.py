@@ -14,7 +14,7 @@ from parl_tf.classifiers import check_logits_classifier
 from parl_tf.data import Split, check_examples, check_images, check_seed
 from parl_tf.defences.base import Ensemble
 from parl_tf.errors import InputError
-from parl_tf.gradients import project
+from parl_tf.gradients import LOSS_SCALE, project
 
 Logits = Callable[[tf.Tensor], tf.Tensor]
 """From images (batch, height, width, channels) to logits (batch, classes)."""
@@ -244,7 +244,8 @@ def member_logits(members: Sequence[keras.Model | Logits]) -> MemberLogits:
     """Members in inference mode as one function from images to their log-probabilities.
 
     Log-probabilities, as the gradient of plain logits loses the true class's part where float32
-    rounds its probability to 1.
+    rounds its probability to 1. Where members answer in half precision gradients come back
+    multiplied by `LOSS_SCALE`, as small ones would be lost in them and seem masked.
     """
     answers = [
         functools.partial(member, training=False) if isinstance(member, keras.Model) else member
@@ -252,10 +253,19 @@ def member_logits(members: Sequence[keras.Model | Logits]) -> MemberLogits:
     ]
 
     def answer(images: tf.Tensor) -> tf.Tensor:
-        logits = tf.stack([tf.cast(answer(images), tf.float32) for answer in answers])
-        return tf.nn.log_softmax(logits, axis=-1)
+        logits = [answer(images) for answer in answers]
+        stacked = tf.stack([tf.cast(each, tf.float32) for each in logits])
+        if any(each.dtype.size < 4 for each in logits):
+            stacked = _steeper(stacked)
+        return tf.nn.log_softmax(stacked, axis=-1)
 
     return answer
+
+
+@tf.custom_gradient
+def _steeper(logits):
+    """The same logits, whose gradients come back multiplied."""
+    return logits, lambda upstream: LOSS_SCALE * upstream
 
 
 def _count_classes(members: Sequence[keras.Model | Logits], images: Any) -> int:

@@ -19,7 +19,7 @@ from parl_tf.defences.second_order import exact_moments
 from parl_tf.errors import InputError
 from parl_tf.fusion import Vote, log_mean_probability, majority_vote
 from parl_tf.registry import check_choice
-from parl_tf.replicas import check_distribution, num_replicas
+from parl_tf.replicas import check_distribution, equal_parts, finite_together, num_replicas
 
 
 @keras.saving.register_keras_serializable(package="parl_tf")
@@ -91,6 +91,9 @@ class Ensemble(PortableModel):
             keras.metrics.Mean(name=term) for term in (*self.term_weights, *reported)
         ]
         self.vote_tracker = keras.metrics.Mean(name="vote_accuracy")
+        # `compile` goes by it whether the loss is scaled, and members carry their own.
+        if any(layer.compute_dtype == "float16" for m in members for layer in m._flatten_layers()):
+            self.dtype_policy = keras.DTypePolicy("mixed_float16")
         # The members are built and there is nothing else to build; without this, a model trained
         # by `train_step` alone would lose its optimizer state when saved.
         self.built = True
@@ -229,6 +232,8 @@ class Ensemble(PortableModel):
             InputError: A strategy, or something in the model, that would train otherwise.
         """
         check_distribution(self)
+        if isinstance(x, tf.data.Dataset):
+            self.build_metrics(x.element_spec)
         hook = keras.callbacks.LambdaCallback(
             on_epoch_begin=lambda epoch, logs: self.begin_epoch(epoch, epochs)
         )
@@ -245,6 +250,7 @@ class Ensemble(PortableModel):
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step of the optimizer on one batch."""
         images, labels, sample_weight, partners = self._unpack(data)
+        images = equal_parts(images)
         views = self.craft(images, labels, partners)
         with self._differentiable_twice(), tf.GradientTape() as tape:
             loss, forward, terms = self._objective(images, labels, sample_weight, views, True)
@@ -252,6 +258,8 @@ class Ensemble(PortableModel):
             share = loss / num_replicas()
             scaled = self.optimizer.scale_loss(share)
         gradients = tape.gradient(scaled, self.trainable_variables)
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            gradients = finite_together(gradients)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
         return self._update_metrics(forward, sample_weight, loss, terms)
 

@@ -33,10 +33,23 @@ class PortableModel(keras.Model):
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Keras's, which under a strategy takes a batch away to build a model from.
 
-        The parts are built; only metrics given to `compile` are not, and need it.
+        The parts are built; only metrics given to `compile` may need it, if `build_metrics` was
+        not called.
         """
-        if self._compile_metrics is not None:
+        if self._compile_metrics is not None and not self._compile_metrics.built:
             super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+
+    def build_metrics(self, batch: Any) -> None:
+        """Makes the variables of metrics given to `compile`, where Keras would take a batch for it.
+
+        Args:
+            batch: Shapes and types of a batch, as a data set has them in `element_spec`.
+        """
+        if self._compile_metrics is not None and not self._compile_metrics.built:
+            images, labels, weights = keras.utils.unpack_x_y_sample_weight(batch)
+            images = keras.tree.flatten(images)[0]
+            with self.distribute_strategy.scope():
+                self._symbolic_build(data_batch=(images, labels, weights))
 
     def save(self, filepath: str | os.PathLike, *arguments: Any, **options: Any) -> None:
         """Keras's `save`, also of an optimizer that has not made a step yet."""

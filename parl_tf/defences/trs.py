@@ -11,6 +11,7 @@ from parl_tf.defences.crafting import ascend, kept_state, random_start
 from parl_tf.defences.forward import ForwardPass
 from parl_tf.errors import InputError
 from parl_tf.gradients import LOSS_SCALE, pairwise_cosine, summed_gradients
+from parl_tf.replicas import num_replicas
 
 
 @keras.saving.register_keras_serializable(package="parl_tf")
@@ -84,6 +85,11 @@ class TRS(Ensemble):
     def _smoothness_of_half_moved(self, forward):
         """The smoothness in training mode, the members' statistics left as they were."""
         images, labels = forward.inputs, forward.labels
+        if num_replicas() > 1 and (images.shape[0] or 0) % 2:
+            raise InputError(
+                "Every other image is moved. Expected batches whose parts on the devices are "
+                f"even. Received: parts of {images.shape[0]}."
+            )
         with kept_state(self.members):
             moved = self._moved(images[::2], labels[::2])
             points = tf.ensure_shape(tf.concat([moved, images[1::2]], axis=0), images.shape)

@@ -11,7 +11,7 @@ from parl_tf.defences.base import Ensemble
 from parl_tf.defences.forward import widened
 from parl_tf.errors import InputError
 from parl_tf.exposure import layer_outputs
-from parl_tf.gradients import pairwise_cosine, summed_gradients
+from parl_tf.gradients import LOSS_SCALE, pairwise_cosine, summed_gradients
 
 
 def loss_gradient_cosines(
@@ -48,7 +48,7 @@ def loss_gradients(
             tape.watch(images)
             logits = widened(member(images, training=False))
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-        gradients.append(tape.gradient(losses, images))
+        gradients += summed_gradients(tape, [losses], images, scale=LOSS_SCALE)
     return gradients
 
 
