@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 from networks import examples, residual_network
 
-from parl_tf.defences.second_order import exact_moments
+from parl_tf.defences.second_order import differentiable_twice
 
 
 def test_values_and_moving_statistics_stay_those_of_keras():
@@ -13,7 +13,7 @@ def test_values_and_moving_statistics_stay_those_of_keras():
     for exact in (False, True):
         network = residual_network(0)
         if exact:
-            with exact_moments():
+            with differentiable_twice():
                 logits = network(images, training=True)
         else:
             logits = network(images, training=True)
@@ -27,7 +27,7 @@ def test_values_and_moving_statistics_stay_those_of_keras():
 def test_moments_are_those_of_tensorflow(dtype, keepdims):
     values = tf.cast(np.random.default_rng(0).normal(1, 2, (3, 4, 5)), dtype)
     expected = tf.nn.moments(values, [0, 2], keepdims=keepdims)
-    with exact_moments():
+    with differentiable_twice():
         found = tf.nn.moments(values, [0, 2], keepdims=keepdims)
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == other.dtype
@@ -35,7 +35,7 @@ def test_moments_are_those_of_tensorflow(dtype, keepdims):
 
 
 def fail_within():
-    with exact_moments():
+    with differentiable_twice():
         raise ZeroDivisionError
 
 
@@ -83,7 +83,7 @@ def test_second_derivative_is_exact_only_meanwhile(float64, normalization, exact
         return float(found), float(lengths[0] - lengths[1]) / 2e-6
 
     if exact:
-        with exact_moments():
+        with differentiable_twice():
             found, measured = measure()
     else:
         found, measured = measure()

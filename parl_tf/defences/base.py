@@ -15,7 +15,7 @@ from parl_tf.data import check_images, check_seed
 from parl_tf.defences.adversarial_training import AdversarialTraining
 from parl_tf.defences.forward import ForwardPass, checked_pixels, class_numbers, widened
 from parl_tf.defences.portable import PortableModel
-from parl_tf.defences.second_order import exact_moments
+from parl_tf.defences.second_order import differentiable_twice
 from parl_tf.errors import InputError
 from parl_tf.fusion import Vote, log_mean_probability, majority_vote
 from parl_tf.registry import check_choice
@@ -271,7 +271,7 @@ class Ensemble(PortableModel):
 
     def _differentiable_twice(self):
         """Makes gradients of members differentiable, where terms may be about gradients."""
-        return exact_moments() if self.term_weights else contextlib.nullcontext()
+        return differentiable_twice() if self.term_weights else contextlib.nullcontext()
 
     def _unpack(self, data):
         """Images, labels, sample weights and partners of a batch, the images checked."""
