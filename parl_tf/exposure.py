@@ -88,6 +88,14 @@ def main_convolutions(model: keras.Model, num_layers: int) -> list[keras.Layer]:
     return [node.operation for node in _first_convolutions(model, num_layers)[1]]
 
 
+def convolution_inputs(model: keras.Model, num_layers: int) -> list[keras.KerasTensor]:
+    """Finds the symbolic inputs of a model's first convolutions, in graph order.
+
+    Arguments and errors are those of `expose_layers`.
+    """
+    return [node.input_tensors[0] for node in _first_convolutions(model, num_layers)[1]]
+
+
 def count_convolutions(model: keras.Model) -> int:
     """How many convolutions a model has on its main path, the most that can be compared.
 

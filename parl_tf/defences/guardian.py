@@ -9,8 +9,9 @@ import tensorflow as tf
 
 from parl_tf.defences.base import Ensemble
 from parl_tf.defences.forward import ForwardPass
+from parl_tf.defences.layer_sums import LayerSums
 from parl_tf.errors import InputError
-from parl_tf.exposure import expose_layers, main_convolutions
+from parl_tf.exposure import layer_outputs, main_convolutions
 from parl_tf.gradients import pairwise_cosine, summed_gradients
 from parl_tf.replicas import gathered, summed
 
@@ -66,9 +67,9 @@ class Guardian(Ensemble):
         self.num_layers = num_layers
         self.tap = tap
         # As bound methods these are neither saved nor counted beside the members.
-        self._exposed = tuple(
-            expose_layers(member, num_layers, tap=tap).__call__ for member in self.members
-        )
+        sums = [LayerSums(member, num_layers, tap=tap) for member in self.members]
+        self._sums = tuple(each.__call__ for each in sums)
+        self._passes = tuple(map(self._pass_of, self.members, sums))
         shapes = [
             [[tuple(kernel.shape) for kernel in layer] for layer in self._kernels(member)]
             for member in self.members
@@ -78,6 +79,11 @@ class Guardian(Ensemble):
                 f"Expected members whose first {num_layers} convolutions have kernels of the same "
                 f"shapes. Received: {shapes}."
             )
+
+    def _pass_of(self, member, sums):
+        """What gives a member's logits, the compared outputs, and what their sums are made of."""
+        layers = layer_outputs(member, self.num_layers, tap=self.tap)
+        return keras.Model(member.inputs, [member.outputs[0], *layers, *sums.sources]).__call__
 
     def _kernels(self, member):
         """For each compared layer the kernels of its convolution."""
@@ -91,20 +97,21 @@ class Guardian(Ensemble):
     def forward_member(
         self, index: int, inputs: tf.Tensor, training: bool
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Logits, and the outputs of the layers to compare."""
-        logits, *layers = self._exposed[index](inputs, training=training)
-        return logits, layers
+        """Logits; the outputs of the layers to compare, and what is differentiated for them."""
+        logits, *found = self._passes[index](inputs, training=training)
+        outputs, sources = found[: self.num_layers], found[self.num_layers :]
+        return logits, [*outputs, *self._sums[index](sources)]
 
     def terms(self, forward: ForwardPass) -> dict[str, tf.Tensor]:
         """The penalty and its two factors."""
         gradients = [
-            self._kernel_gradients(forward.tape, member, layers)
+            self._kernel_gradients(forward.tape, member, layers[self.num_layers :])
             for member, layers in zip(self.members, forward.layers, strict=True)
         ]
         cosine = tf.add_n(
             [tf.reduce_sum(pairwise_cosine(layer)) for layer in zip(*gradients, strict=True)]
         )
-        outputs = [[gathered(layer) for layer in layers] for layers in forward.layers]
+        outputs = [map(gathered, layers[: self.num_layers]) for layers in forward.layers]
         correlation = tf.add_n([_correlation(layer) for layer in zip(*outputs, strict=True)])
         return {
             "penalty": cosine * correlation / self.num_layers,

@@ -7,8 +7,9 @@ import keras
 import tensorflow as tf
 
 from parl_tf.defences.base import Ensemble
+from parl_tf.defences.first_layers import FirstLayers
 from parl_tf.defences.forward import ForwardPass
-from parl_tf.exposure import layer_outputs
+from parl_tf.defences.layer_sums import LayerSums
 from parl_tf.gradients import pairwise_cosine, summed_gradients
 from parl_tf.registry import check_choice
 
@@ -74,29 +75,31 @@ class PARL(Ensemble):
         self.cosine = cosine
         # These share the members' layers. Kept as bound methods, which Keras does not look into,
         # they are neither saved nor counted a second time.
-        self._exposed = tuple(self._expose(member).__call__ for member in self.members)
+        sums = [LayerSums(member, num_layers, tap=tap) for member in self.members]
+        self._sums = tuple(each.__call__ for each in sums)
+        self._passes = tuple(map(self._pass_of, self.members, sums))
 
     @property
     def diversity_weight(self) -> float:
         """Weight of the penalty."""
         return self.term_weights["penalty"]
 
-    def _expose(self, member: keras.Model) -> keras.Model:
-        """A model of a member's layers to compare, behind its logits where one pass gives both."""
-        layers = layer_outputs(member, self.num_layers, tap=self.tap)
+    def _pass_of(self, member, sums):
+        """What gives a member's layers, behind its logits where one pass gives both."""
         if self.penalty_batch_norm == "batch":
-            layers = [member.outputs[0], *layers]
-        return keras.Model(member.inputs, layers)
+            return keras.Model(member.inputs, [member.outputs[0], *sums.sources]).__call__
+        return FirstLayers(member, sums.sources).__call__
 
     def forward_member(
         self, index: int, inputs: tf.Tensor, training: bool
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Logits, and the outputs of the layers to compare."""
+        """Logits, and for each layer to compare what is differentiated for it."""
         if self.penalty_batch_norm == "batch":
-            logits, *layers = self._exposed[index](inputs, training=training)
-            return logits, layers
-        layers = self._exposed[index](inputs, training=False)
-        return self.members[index](inputs, training=training), keras.tree.flatten(layers)
+            logits, *layers = self._passes[index](inputs, training=training)
+        else:
+            layers = self._passes[index](inputs)  # before training moves the statistics
+            logits = self.members[index](inputs, training=training)
+        return logits, self._sums[index](layers)
 
     def terms(self, forward: ForwardPass) -> dict[str, tf.Tensor]:
         """The penalty, and each layer's part of it."""

@@ -1,0 +1,137 @@
+"""Cheaper passes of first layers against the layers themselves, one by one."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from networks import IMAGE_SHAPE, examples, plain_network, residual_network
+
+import parl_tf
+from parl_tf.defences.first_layers import FirstLayers
+from parl_tf.defences.layer_sums import LayerSums
+from parl_tf.exposure import layer_outputs
+from parl_tf.gradients import summed_gradients
+
+
+def odd_network():
+    """What may stand between convolutions: layers that draw, other normalisations, no bias."""
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    x = pixels = keras.Input(IMAGE_SHAPE)
+    x = layers.Normalization(mean=0.5, variance=0.1)(x)
+    x = layers.Conv2D(4, 3, strides=2, use_bias=False)(x)
+    x = layers.BatchNormalization(scale=False, center=False)(x)
+    x = layers.LeakyReLU(negative_slope=0.2)(x)
+    x = layers.Dropout(0.5)(x)
+    x = layers.Conv2D(6, 2, dilation_rate=2, padding="same", groups=2)(x)
+    x = layers.LayerNormalization()(x)
+    x = layers.ReLU(max_value=6)(x)
+    x = layers.DepthwiseConv2D(2)(x)
+    x = layers.BatchNormalization(axis=1)(x)
+    x = layers.Activation("softplus")(x)
+    y = layers.Conv2D(6, 1)(x)
+    x = layers.BatchNormalization()(y)
+    x = keras.ops.relu(layers.Concatenate()([x, y]))  # the raw output is read twice
+    network = keras.Model(pixels, layers.Dense(4)(layers.Flatten()(x)))
+    for layer in network.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            draw = np.random.default_rng(layer.weights[0].shape[0])
+            layer.set_weights([draw.uniform(0.5, 1.5, w.shape) for w in layer.weights])
+    return network
+
+
+NETWORKS = {
+    "residual": (lambda: residual_network(1), 3),
+    "leaky residual": (lambda: residual_network(1, activation="leaky_relu"), 3),
+    "activations in the convolutions": (lambda: plain_network(1), 2),
+    "wide": (lambda: parl_tf.wide_resnet(4, input_shape=IMAGE_SHAPE, depth=10, width=1), 6),
+    "odd": (odd_network, 4),
+}
+CASES = [
+    (name, tap)
+    for name in NETWORKS
+    for tap in ("activation", "convolution")
+    if (name, tap) != ("activations in the convolutions", "convolution")
+]
+
+
+@pytest.mark.parametrize(("name", "tap"), CASES)
+def test_gradients_and_their_derivatives_are_those_of_the_layers(float64, name, tap):
+    make, num_layers = NETWORKS[name]
+    network = make()
+    images = tf.constant(examples(5)[0], "float64")
+    plain = keras.Model(network.inputs, layer_outputs(network, num_layers, tap=tap))
+    sums = LayerSums(network, num_layers, tap=tap)
+    first = FirstLayers(network, sums.sources)
+
+    @tf.function
+    def measured(layers_of):
+        with tf.GradientTape() as outer:
+            with tf.GradientTape(persistent=True) as inner:
+                inner.watch(images)
+                layers = layers_of(images)
+            gradients = summed_gradients(inner, layers, images)
+            loss = tf.add_n([tf.reduce_sum(tf.sin(3 * gradient)) for gradient in gradients])
+        weights = [w.value for w in network.trainable_weights]
+        return layers, gradients, outer.gradient(loss, weights, unconnected_gradients="zero")
+
+    layers, gradients, derivatives = measured(
+        lambda x: keras.tree.flatten(plain(x, training=False))
+    )
+    found_layers, found_gradients, found_derivatives = measured(lambda x: sums(first(x)))
+    if tap == "activation":
+        for one, other in zip(found_layers, layers, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-10)
+    for one, other in zip(found_gradients, gradients, strict=True):
+        assert np.abs(other).max() > 0
+        np.testing.assert_allclose(one, other, atol=1e-10)
+    assert any(np.abs(derivative).max() > 0 for derivative in derivatives)
+    for one, other in zip(found_derivatives, derivatives, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-9)
+
+
+def test_it_neither_moves_statistics_nor_draws():
+    network = odd_network()
+    first = FirstLayers(network, layer_outputs(network, 4))
+    images, _ = examples(5)
+    before = network.get_weights()
+    results = [first(tf.constant(images)) for _ in range(2)]
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
+    for one, other in zip(network.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_what_is_needed_and_no_more_is_convolved():
+    """K layers, raw: K - 1 convolutions, none of them on the way back the compared one's own."""
+    network = parl_tf.resnet20(4, input_shape=IMAGE_SHAPE)
+    sums = LayerSums(network, 4, tap="convolution")
+    first = FirstLayers(network, sums.sources)
+
+    @tf.function
+    def derivatives(images):
+        with tf.GradientTape() as outer:
+            with tf.GradientTape(persistent=True) as inner:
+                inner.watch(images)
+                layers = sums(first(images))
+            gradients = summed_gradients(inner, layers, images)
+            loss = tf.add_n([tf.reduce_sum(tf.sin(gradient)) for gradient in gradients])
+        weights = [w.value for w in network.trainable_weights]
+        return outer.gradient(loss, weights, unconnected_gradients="zero")
+
+    graph = derivatives.get_concrete_function(tf.TensorSpec((6, *IMAGE_SHAPE))).graph
+    needed, queue = set(), [tensor.op for tensor in graph.structured_outputs]
+    while queue:
+        operation = queue.pop()
+        if operation.name not in needed:
+            needed.add(operation.name)
+            queue += [tensor.op for tensor in operation.inputs]
+    batches = [
+        operation.type
+        for operation in graph.get_operations()
+        if operation.name in needed
+        and "Conv2D" in operation.type
+        and 6 in [*operation.outputs[0].shape[:1], *operation.inputs[-1].shape[:1]]
+    ]
+    assert batches.count("Conv2DBackpropInput") == 1 + 2 + 3
+    assert batches.count("Conv2DBackpropFilter") == 1 + 2 + 3
