@@ -17,6 +17,7 @@ TRAIN = """
 import functools, resource, signal, sys
 from parl_tf.determinism import enable_determinism
 enable_determinism()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if begun in the background
 import keras, parl_tf
 from networks import pooled_network
 from parl_tf import training
