@@ -1,0 +1,114 @@
+"""Training steps of every method beside the unprotected one's."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import timing
+
+# (name, method, arguments, arguments of the networks); with {K} once for each number of layers.
+_CONTESTANTS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
+    ("unprotected", "unprotected", {}, {}),
+    ("ADP", "adp", {}, {}),
+    ("GAL", "gal", {}, {"activation": "leaky_relu"}),
+    ("GAL, ReLU", "gal", {}, {}),
+    ("DVERGE", "dverge", {}, {}),
+    ("TRS", "trs", {}, {}),
+    ("Guardian/{K}", "guardian", {}, {"stem_batch_norm": False}),
+    ("PARL/{K}", "parl", {}, {}),
+    ("PARL/{K}, raw outputs", "parl", {"tap": "convolution"}, {}),
+    ("PARL/{K}, batch statistics", "parl", {"penalty_batch_norm": "batch"}, {}),
+    (
+        "PARL/{K}, raw outputs, batch statistics",
+        "parl",
+        {"tap": "convolution", "penalty_batch_norm": "batch"},
+        {},
+    ),
+]
+
+
+def names(layers: list[int]) -> list[str]:
+    """Names of all contestants, for these numbers of compared layers."""
+    return [name for name, *_ in _expanded(layers)]
+
+
+def _expanded(layers: list[int]) -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:
+    for name, method, arguments, network in _CONTESTANTS:
+        if "{K}" not in name:
+            yield name, method, arguments, network
+            continue
+        for number in layers:
+            yield name.format(K=number), method, {"num_layers": number, **arguments}, network
+
+
+def step(
+    name: str, layers: list[int], batch_size: int, xla: bool, members: int = 3
+) -> Callable[[], None]:
+    """One training step of ResNet20s on random images, by Adam as `fit` makes it."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    import parl_tf
+    from parl_tf.defences import METHODS
+
+    found = {each: rest for each, *rest in _expanded(layers)}
+    method, arguments, network = found[name]
+    ensemble = METHODS[method](
+        [parl_tf.resnet20(10, seed=member, **network) for member in range(members)], **arguments
+    )
+    ensemble.compile(
+        optimizer=keras.optimizers.Adam(1e-3),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=xla,
+    )
+    ensemble.optimizer.build(ensemble.trainable_variables)
+    draw = np.random.default_rng(0)
+    images = tf.constant(draw.random((batch_size, 32, 32, 3), dtype=np.float32))
+    labels = tf.constant(draw.integers(0, 10, batch_size))
+    batches = iter(tf.data.Dataset.from_tensors((images, labels)).repeat())
+    ensemble.make_train_function()
+
+    def one_step() -> None:
+        float(ensemble.train_function(batches)["loss"])
+
+    return one_step
+
+
+def _alone(name: str, layers: list[int], batch_size: int, xla: bool) -> tuple[float, float]:
+    """Seconds to the end of the first step, and the memory after three, in MiB."""
+    one_step = step(name, layers, batch_size, xla)
+    start = time.perf_counter()
+    one_step()
+    first = time.perf_counter() - start
+    for _ in range(2):
+        one_step()
+    return first, timing.peak_memory()
+
+
+def measure(
+    layers: list[int], batch_sizes: list[int], xla: list[bool], rounds: int, only: list[str]
+) -> Iterator[dict[str, Any]]:
+    """A row for every contestant at every batch size, with and without XLA."""
+    chosen = [name for name in names(layers) if name == "unprotected" or timing.wanted(name, only)]
+    for compiled in xla:
+        for batch_size in batch_sizes:
+            alone = {
+                name: timing.in_fresh_process(_alone, name, layers, batch_size, compiled)
+                for name in chosen
+            }
+            steps = {name: step(name, layers, batch_size, compiled) for name in chosen}
+            seconds = timing.alternate(steps, rounds, warmup=2)
+            floor = timing.summary(seconds["unprotected"])["median_ms"]
+            for name in chosen:
+                row = timing.summary(seconds[name])
+                yield {
+                    "method": name,
+                    "batch": batch_size,
+                    "XLA": compiled,
+                    **row,
+                    "images_per_s": round(1000 * batch_size / row["median_ms"], 1),
+                    "times_unprotected": round(row["median_ms"] / floor, 2),
+                    "first_step_s": round(alone[name][0], 1),
+                    "peak_MiB": round(alone[name][1]),
+                }

@@ -1,0 +1,61 @@
+"""Contestants timed in turn, so that what slows the machine slows all of them."""
+
+import concurrent.futures
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def alternate(
+    contestants: Mapping[str, Callable[[], Any]], rounds: int, warmup: int = 1
+) -> dict[str, list[float]]:
+    """Calls every contestant once a round, forwards and backwards by turns.
+
+    Args:
+        contestants: What to time, by name; a call returns when its work is done.
+        rounds: Timed calls of each.
+        warmup: Rounds before these.
+
+    Returns:
+        Seconds of each timed call, by name.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for number in range(warmup + rounds):
+        names = list(contestants)
+        for name in names if number % 2 == 0 else reversed(names):
+            start = time.perf_counter()
+            contestants[name]()
+            elapsed = time.perf_counter() - start
+            if number >= warmup:
+                seconds[name].append(elapsed)
+    return seconds
+
+
+def summary(seconds: list[float]) -> dict[str, float]:
+    """Median and interquartile range in milliseconds, and the number of calls."""
+    quarters = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else [seconds[0]] * 3
+    return {
+        "median_ms": round(1000 * statistics.median(seconds), 2),
+        "spread_ms": round(1000 * (quarters[2] - quarters[0]), 2),
+        "calls": len(seconds),
+    }
+
+
+def wanted(name: str, only: list[str]) -> bool:
+    """Whether a contestant's name begins with one of some letters, if there are any."""
+    return not only or any(name.startswith(letters) for letters in only)
+
+
+def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function returns in a process of its own, which ends with it."""
+    fresh = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=fresh) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def peak_memory() -> float:
+    """The largest resident memory of this process so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
