@@ -80,11 +80,9 @@ def _convolve_and_normalize(convolution, inputs, norm):
     scale = tf.math.rsqrt(tf.convert_to_tensor(norm.moving_variance) + norm.epsilon)
     if norm.scale:
         scale *= norm.gamma
-    offset = -scale * norm.moving_mean
-    if convolution.use_bias:
-        offset += scale * convolution.bias
-    if norm.center:
-        offset += norm.beta
+    # One addition: TensorFlow adds up the terms of a longer sum in an order of its own.
+    shift = convolution.bias - norm.moving_mean if convolution.use_bias else -norm.moving_mean
+    offset = scale * shift + norm.beta if norm.center else scale * shift
     dtype = convolution.compute_dtype
     kernel = tf.cast(tf.convert_to_tensor(convolution.kernel) * scale, dtype)
     output = convolution.convolution_op(tf.cast(inputs, dtype), kernel)
