@@ -2,7 +2,6 @@ import os
 
 import keras
 import pytest
-import tensorflow as tf
 
 
 @pytest.fixture
@@ -13,14 +12,6 @@ def float64():
     yield
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
-
-
-@pytest.fixture
-def same_bits():
-    """Graphs as they were traced, as under --deterministic: see `parl_tf.determinism`."""
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    yield
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
 
 
 @pytest.fixture(scope="session")

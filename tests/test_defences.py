@@ -225,7 +225,7 @@ def test_a_step_follows_its_objective_through_batch_normalisation(method, float6
 
 
 @pytest.mark.parametrize("method", EACH_METHOD)
-def test_saved_and_loaded_it_continues_bit_for_bit(same_bits, method, tmp_path):
+def test_saved_and_loaded_it_continues_bit_for_bit(method, tmp_path):
     images, labels = examples(16)
     ensemble = make(method)
     ensemble.train_on_batch(images, labels)

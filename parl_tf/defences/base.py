@@ -260,6 +260,7 @@ class Ensemble(PortableModel):
         gradients = tape.gradient(scaled, self.trainable_variables)
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
             gradients = finite_together(gradients)
+        gradients = _after(gradients, [loss, *terms.values()])
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
         return self._update_metrics(forward, sample_weight, loss, terms)
 
@@ -385,3 +386,15 @@ class Ensemble(PortableModel):
         """Makes an ensemble from what `get_config` returned."""
         members = [keras.saving.deserialize_keras_object(member) for member in config["members"]]
         return cls(**{**config, "members": members})
+
+
+def _after(gradients, losses):
+    """Gradients that an optimizer gets when the losses, and all that they read, are computed.
+
+    TensorFlow's graph optimizer leaves out an order of reading and writing that also follows from
+    the flow of data, and may take that flow apart afterwards: the optimizer's one operation on
+    all gradients becomes one for each. A pass whose weights' own gradients do not depend on their
+    values, such as PARL's on biases, then read them while they were updated.
+    """
+    with tf.control_dependencies(losses):
+        return [gradient if gradient is None else tf.identity(gradient) for gradient in gradients]

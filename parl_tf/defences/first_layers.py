@@ -80,7 +80,6 @@ def _convolve_and_normalize(convolution, inputs, norm):
     scale = tf.math.rsqrt(tf.convert_to_tensor(norm.moving_variance) + norm.epsilon)
     if norm.scale:
         scale *= norm.gamma
-    # One addition: TensorFlow adds up the terms of a longer sum in an order of its own.
     shift = convolution.bias - norm.moving_mean if convolution.use_bias else -norm.moving_mean
     offset = scale * shift + norm.beta if norm.center else scale * shift
     dtype = convolution.compute_dtype
