@@ -21,12 +21,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import crafting
+import floor
 import growth
 import pipeline
 import startup
 import steps
 
-SUITES = ("startup", "pipeline", "steps", "attacks", "members", "layers", "images")
+SUITES = ("startup", "pipeline", "steps", "attacks", "floor", "members", "layers", "images")
 
 
 def main() -> None:
@@ -69,6 +70,8 @@ def _rows(suite: str, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     if suite == "attacks":
         options = (given.attack_batch_sizes, given.attack_steps, given.rounds, given.attacks)
         return itertools.chain(crafting.measure(*options), crafting.measure_others(*options))
+    if suite == "floor":
+        return floor.measure(given.attack_batch_sizes, given.rounds)
     if suite == "members":
         return growth.members(given.members, given.batch_sizes[0], given.rounds)
     if suite == "layers":
