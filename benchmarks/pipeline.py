@@ -6,6 +6,8 @@ from typing import Any
 import steps
 import timing
 
+_BATCHES = 50  # a call; what was prefetched while another was timed is 2
+
 
 def measure(batch_sizes: list[int], rounds: int) -> Iterator[dict[str, Any]]:
     """A row for every batch size and kind of batches, on 50,000 random images of CIFAR's shape."""
@@ -42,6 +44,3 @@ def measure(batch_sizes: list[int], rounds: int) -> Iterator[dict[str, Any]]:
                 **row,
                 "share_of_unprotected_step": f"{share:.1f} %",
             }
-
-
-_BATCHES = 50  # a call; what was prefetched while another was timed is 2

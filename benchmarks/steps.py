@@ -99,16 +99,17 @@ def measure(
             }
             steps = {name: step(name, layers, batch_size, compiled) for name in chosen}
             seconds = timing.alternate(steps, rounds, warmup=2)
-            floor = timing.summary(seconds["unprotected"])["median_ms"]
             for name in chosen:
                 row = timing.summary(seconds[name])
+                times, spread = timing.ratio(seconds[name], seconds["unprotected"])
                 yield {
                     "method": name,
                     "batch": batch_size,
                     "XLA": compiled,
                     **row,
                     "images_per_s": round(1000 * batch_size / row["median_ms"], 1),
-                    "times_unprotected": round(row["median_ms"] / floor, 2),
+                    "times_unprotected": times,
+                    "spread_of_times": spread,
                     "first_step_s": round(alone[name][0], 1),
                     "peak_MiB": round(alone[name][1]),
                 }

@@ -36,12 +36,18 @@ def alternate(
 
 def summary(seconds: list[float]) -> dict[str, float]:
     """Median and interquartile range in milliseconds, and the number of calls."""
-    quarters = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else [seconds[0]] * 3
-    return {
-        "median_ms": round(1000 * statistics.median(seconds), 2),
-        "spread_ms": round(1000 * (quarters[2] - quarters[0]), 2),
-        "calls": len(seconds),
-    }
+    median, spread = _median_and_spread([1000 * each for each in seconds])
+    return {"median_ms": median, "spread_ms": spread, "calls": len(seconds)}
+
+
+def ratio(seconds: list[float], others: list[float]) -> tuple[float, float]:
+    """Median and interquartile range of the ratios in each round, as slow as it was."""
+    return _median_and_spread([one / other for one, other in zip(seconds, others, strict=True)])
+
+
+def _median_and_spread(values: list[float]) -> tuple[float, float]:
+    quarters = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
+    return round(statistics.median(values), 2), round(quarters[2] - quarters[0], 2)
 
 
 def wanted(name: str, only: list[str]) -> bool:

@@ -40,12 +40,42 @@ def odd_network():
     return network
 
 
+def by_keyword(layers):
+    """Layers called with `inputs=`."""
+    x = pixels = keras.Input(IMAGE_SHAPE)
+    for layer in layers:
+        x = layer(inputs=x)
+    return keras.Model(pixels, keras.layers.Dense(4)(keras.layers.Flatten()(x)))
+
+
+def keyword_network():
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    return by_keyword(
+        [layers.Conv2D(4, 3), layers.BatchNormalization(), layers.ReLU(), layers.Conv2D(3, 2)]
+    )
+
+
+def causal_network():
+    """One-dimensional convolutions; the padding of the first is the layer's own affair."""
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    x = pixels = keras.Input(IMAGE_SHAPE)
+    x = layers.Reshape((64, 3))(x)
+    for padding in ("causal", "same"):
+        x = layers.Conv1D(4, 3, padding=padding)(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+    return keras.Model(pixels, layers.Dense(4)(layers.Flatten()(x)))
+
+
 NETWORKS = {
     "residual": (lambda: residual_network(1), 3),
     "leaky residual": (lambda: residual_network(1, activation="leaky_relu"), 3),
     "activations in the convolutions": (lambda: plain_network(1), 2),
     "wide": (lambda: parl_tf.wide_resnet(4, input_shape=IMAGE_SHAPE, depth=10, width=1), 6),
     "odd": (odd_network, 4),
+    "by keyword": (keyword_network, 1),
+    "causal": (causal_network, 2),
 }
 CASES = [
     (name, tap)
@@ -88,6 +118,45 @@ def test_gradients_and_their_derivatives_are_those_of_the_layers(float64, name, 
     assert any(np.abs(derivative).max() > 0 for derivative in derivatives)
     for one, other in zip(found_derivatives, derivatives, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("convolution", "norm"),
+    [
+        ("bfloat16", "float32"),
+        ("float32", "float64"),
+        ("mixed_float16", "mixed_float16"),
+        ("mixed_bfloat16", "mixed_bfloat16"),
+        ("bfloat16", "bfloat16"),
+    ],
+)
+def test_dtypes_are_reconciled_as_keras_does(convolution, norm):
+    keras.utils.set_random_seed(0)
+    pixels = keras.Input(IMAGE_SHAPE)
+    x = keras.layers.Conv2D(4, 3, dtype=convolution)(pixels)
+    x = keras.layers.BatchNormalization(dtype=norm)(x)
+    network = keras.Model(pixels, x)
+    values = [[0.5, 1, 2, 3], [1, 2, 3, 4], [0.1, 0.2, 0, 0], [1, 2, 3, 4]]
+    network.layers[-1].set_weights(np.array(values, "float32"))
+    images = tf.constant(examples(5)[0])
+    (found,) = FirstLayers(network, [x])(images)
+    expected = network(images)
+    assert found.dtype == expected.dtype
+    tolerance = 1e-5 if convolution == "float32" else 0.05
+    np.testing.assert_allclose(
+        tf.cast(found, "float64"), tf.cast(expected, "float64"), atol=tolerance
+    )
+
+
+def test_normalisation_becomes_part_of_the_kernels():
+    network = residual_network(0)
+    first = FirstLayers(network, layer_outputs(network, 3))
+    forward = tf.function(lambda images: first(images))
+    graph = forward.get_concrete_function(tf.TensorSpec((6, *IMAGE_SHAPE))).graph
+    whole = [o for o in graph.get_operations() if o.outputs and o.outputs[0].shape.rank == 4]
+    kinds = [o.type for o in whole if o.outputs[0].shape[0] == 6]
+    assert "Conv2D" in kinds
+    assert not {"Mul", "Sub", "RealDiv"} & set(kinds)
 
 
 def test_it_neither_moves_statistics_nor_draws():

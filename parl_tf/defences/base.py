@@ -161,6 +161,9 @@ class Ensemble(PortableModel):
     def terms(self, forward: ForwardPass) -> dict[str, tf.Tensor]:
         """The method's additions to the loss, as scalars before weighting.
 
+        Terms may be made of first derivatives, not of second ones; nor of the derivatives with
+        respect to scales and offsets of batch normalisation.
+
         Args:
             forward: The pass over the batch. Gradients with respect to its inputs come from its
                 tape, and are differentiable. A method without `term_weights` that crafts its

@@ -42,7 +42,12 @@ _Convolved = tuple[keras.Layer, tf.Tensor, tf.Tensor]
 
 def _run(operation: Any, convolved: dict[int, _Convolved], *inputs: Any, **options: Any) -> Any:
     """The output of a layer or operation in inference mode."""
-    first: Any = inputs[0] if inputs else None
+    if isinstance(operation, keras.Layer) and operation._call_has_training_arg:
+        options["training"] = False
+    given = {name for name, value in options.items() if value is not None} - {"training"}
+    if len(inputs) != 1 or given:
+        return operation(*inputs, **options)
+    first = inputs[0]
     if is_plain_convolution(operation):
         output = operation(first)
         convolved[id(output)] = (operation, first, output)
@@ -53,8 +58,6 @@ def _run(operation: Any, convolved: dict[int, _Convolved], *inputs: Any, **optio
     slope = _negative_slope(operation)
     if slope is not None:
         return rectified(first, slope)
-    if isinstance(operation, keras.Layer) and operation._call_has_training_arg:
-        options["training"] = False
     return operation(*inputs, **options)
 
 
@@ -77,12 +80,16 @@ def _negative_slope(operation: Any) -> float | None:
 
 def _convolve_and_normalize(convolution, inputs, norm):
     """A convolution and the normalisation behind it, as one convolution."""
-    scale = tf.math.rsqrt(tf.convert_to_tensor(norm.moving_variance) + norm.epsilon)
+    wide = keras.backend.result_type(convolution.compute_dtype, norm.compute_dtype, "float32")
+    mean, variance = (tf.cast(v, wide) for v in (norm.moving_mean, norm.moving_variance))
+    scale = tf.math.rsqrt(variance + norm.epsilon)
     if norm.scale:
-        scale *= norm.gamma
-    shift = convolution.bias - norm.moving_mean if convolution.use_bias else -norm.moving_mean
-    offset = scale * shift + norm.beta if norm.center else scale * shift
+        scale *= tf.cast(norm.gamma, wide)
+    shift = tf.cast(convolution.bias, wide) - mean if convolution.use_bias else -mean
+    offset = scale * shift
+    if norm.center:
+        offset += tf.cast(norm.beta, wide)
     dtype = convolution.compute_dtype
-    kernel = tf.cast(tf.convert_to_tensor(convolution.kernel) * scale, dtype)
+    kernel = tf.cast(tf.cast(convolution.kernel, wide) * scale, dtype)
     output = convolution.convolution_op(tf.cast(inputs, dtype), kernel)
-    return tf.nn.bias_add(output, tf.cast(offset, dtype))
+    return tf.cast(tf.nn.bias_add(output, tf.cast(offset, dtype)), norm.compute_dtype)

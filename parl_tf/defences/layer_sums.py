@@ -16,6 +16,7 @@ def is_plain_convolution(operation: Any) -> bool:
         type(operation) in _CONVOLUTIONS
         and operation.activation is keras.activations.linear
         and operation.data_format == "channels_last"
+        and operation.padding in ("same", "valid")  # "causal" is padded in the call itself
         and not operation.quantization_mode
     )
 

@@ -14,6 +14,7 @@ _users = 0  # replicas trace their steps in threads, each with a use of its own
 _originals: dict[str, Any] = {}
 # What moments were taken of, by the id of the mean; all stay alive with it.
 _moments_of: dict[int, tuple[tf.Tensor, tf.Tensor, tf.Tensor]] = {}
+_LEAST_EPSILON = 1.001e-5  # of the fused operation on GPUs
 
 
 @contextlib.contextmanager
@@ -23,15 +24,16 @@ def differentiable_twice() -> Iterator[None]:
     `tf.nn.moments`, by which Keras normalises by batch, layer or group, takes the mean inside the
     variance for a constant. That changes no first derivative, but every second one: a loss on
     input gradients would be trained along a wrong direction. While a step is traced, plain
-    operations stand in its place. Normalisation by batch and ReLU, of which there are many, become
-    `batch_normalized` and `rectified`. Values stay the same up to rounding.
+    operations stand in its place. Normalisation by batch (over the axis -1, as is the default) and
+    ReLU, of which there are many, become `batch_normalized` and `rectified`. Values stay the same
+    up to rounding.
     """
     global _users
     replacements = {
         "moments": _moments,
         "batch_normalization": _batch_normalization,
-        "relu": lambda features, name=None: rectified(features),
-        "leaky_relu": lambda features, alpha=0.2, name=None: rectified(features, alpha),
+        "relu": _relu,
+        "leaky_relu": _leaky_relu,
     }
     with _lock:
         if not _users:
@@ -51,7 +53,11 @@ def differentiable_twice() -> Iterator[None]:
 
 
 def _moments(
-    x: Any, axes: Sequence[int], shift: Any = None, keepdims: bool = False, name: str | None = None
+    x: Any,
+    axes: int | Sequence[int],
+    shift: Any = None,
+    keepdims: bool = False,
+    name: str | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Mean and variance over axes, as `tf.nn.moments` has them."""
     x = tf.convert_to_tensor(x)
@@ -61,7 +67,8 @@ def _moments(
     if not keepdims:
         mean = tf.squeeze(mean, axes)
     mean, variance = tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)
-    if x.dtype == tf.float32 and x.shape.rank == 4 and list(axes) == [0, 1, 2]:
+    over_all_but_channels = x.shape.rank == 4 and tf.nest.flatten(axes) == [0, 1, 2]
+    if x.dtype == tf.float32 and over_all_but_channels and not keepdims:
         _moments_of[id(mean)] = (x, mean, variance)
     return mean, variance
 
@@ -77,9 +84,29 @@ def _batch_normalization(
 ) -> tf.Tensor:
     """What `tf.nn.batch_normalization` returns; faster by the moments of the inputs themselves."""
     source, _, its_variance = _moments_of.get(id(mean), (None, None, None))
-    if source is None or source is not x or its_variance is not variance:
+    its_own = source is not None and source is x and its_variance is variance
+    vectors = all(each is None or _is_vector(each) for each in (scale, offset))
+    if not its_own or not vectors or variance_epsilon < _LEAST_EPSILON:
         original = _originals["batch_normalization"]
         return original(x, mean, variance, offset, scale, variance_epsilon, name)
     scale = tf.ones_like(mean) if scale is None else tf.convert_to_tensor(scale)
     offset = tf.zeros_like(mean) if offset is None else tf.convert_to_tensor(offset)
     return batch_normalized(x, scale, offset, variance_epsilon)
+
+
+def _is_vector(values: Any) -> bool:
+    return tf.convert_to_tensor(values).shape.rank == 1
+
+
+def _relu(features: Any, name: str | None = None) -> tf.Tensor:
+    """What `tf.nn.relu` returns."""
+    features = tf.convert_to_tensor(features)
+    return rectified(features) if features.dtype.is_floating else _originals["relu"](features)
+
+
+def _leaky_relu(features: Any, alpha: float = 0.2, name: str | None = None) -> tf.Tensor:
+    """What `tf.nn.leaky_relu` returns."""
+    features = tf.convert_to_tensor(features)
+    if features.dtype.is_floating:
+        return rectified(features, alpha)
+    return _originals["leaky_relu"](features, alpha)

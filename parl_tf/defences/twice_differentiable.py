@@ -49,7 +49,8 @@ def batch_normalized(
         a = mean(u x),  b = mean(g x),  c = mean(g u) - mean(g) mean(u),
         scale / deviation^2 * ((3 a b - c) x - b (u - mean(u)) - a (g - mean(g))).
 
-    The gradient with respect to scale and offset is not differentiable.
+    The gradient with respect to scale and offset is not differentiable, nor are second derivatives:
+    trying raises LookupError.
 
     Args:
         inputs: float32 tensor (batch, height, width, channels).
@@ -102,18 +103,20 @@ def batch_normalized(
                     is_training=False,
                 )
                 across = upstream * (factor * b) + g * (factor * a)
-                return dg, along.y - across, count * inverse * (c - a * b)
+                return _last([dg, along.y - across, count * inverse * (c - a * b)])
 
             return (dx, dscale, doffset), second
 
         def first(upstream):
-            dx, dscale, doffset = backward(upstream, x, scale)
-            message = "The gradient with respect to scale and offset is not differentiable."
-            return dx, *(
-                tf.raw_ops.PreventGradient(input=each, message=message)
-                for each in (dscale, doffset)
-            )
+            dx, *others = backward(upstream, x, scale)
+            return dx, *_last(others)
 
         return normed.y, first
 
     return forward(inputs, scale, offset)
+
+
+def _last(derivatives):
+    """Derivatives that have none themselves: what they are made of is held constant in them."""
+    message = "This derivative of batch normalisation is not differentiable."
+    return [tf.raw_ops.PreventGradient(input=each, message=message) for each in derivatives]
