@@ -40,20 +40,14 @@ def odd_network():
     return network
 
 
-def by_keyword(layers):
-    """Layers called with `inputs=`."""
-    x = pixels = keras.Input(IMAGE_SHAPE)
-    for layer in layers:
-        x = layer(inputs=x)
-    return keras.Model(pixels, keras.layers.Dense(4)(keras.layers.Flatten()(x)))
-
-
 def keyword_network():
+    """Layers called with `inputs=`."""
     keras.utils.set_random_seed(0)
     layers = keras.layers
-    return by_keyword(
-        [layers.Conv2D(4, 3), layers.BatchNormalization(), layers.ReLU(), layers.Conv2D(3, 2)]
-    )
+    x = pixels = keras.Input(IMAGE_SHAPE)
+    for layer in (layers.Conv2D(4, 3), layers.BatchNormalization(), layers.ReLU()):
+        x = layer(inputs=x)
+    return keras.Model(pixels, layers.Dense(4)(layers.Flatten()(x)))
 
 
 def causal_network():
