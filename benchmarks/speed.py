@@ -3,7 +3,8 @@
     python benchmarks/speed.py --out runs/speed
 
 Contestants are called in turn, forwards and backwards, after warm-up; printed are medians and
-interquartile ranges. Peak memory and the time to a first step come from a process for each.
+interquartile ranges. A training step has a process of its own, which also gives its peak memory and
+the time of its first step, and is called in turn with the unprotected one.
 The folder gets `speed.json` and `speed.md`, rewritten after every row: what was measured is kept
 when it is interrupted. Everything takes some hours on two cores; --only and the other options
 choose a part. Nothing else should run meanwhile.

@@ -1,5 +1,6 @@
 """Training steps of every method beside the unprotected one's."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -75,41 +76,45 @@ def step(
     return one_step
 
 
-def _alone(name: str, layers: list[int], batch_size: int, xla: bool) -> tuple[float, float]:
-    """Seconds to the end of the first step, and the memory after three, in MiB."""
-    one_step = step(name, layers, batch_size, xla)
+def _beside_unprotected(
+    name: str, layers: list[int], batch_size: int, xla: bool, rounds: int
+) -> tuple[float, float, dict[str, list[float]]]:
+    """Seconds to the end of the first step, MiB after three, and seconds by contestant."""
+    steps = {name: step(name, layers, batch_size, xla)}
     start = time.perf_counter()
-    one_step()
+    steps[name]()
     first = time.perf_counter() - start
     for _ in range(2):
-        one_step()
-    return first, timing.peak_memory()
+        steps[name]()
+    memory = timing.peak_memory()
+    if "unprotected" not in steps:
+        steps["unprotected"] = step("unprotected", layers, batch_size, xla)
+    return first, memory, timing.alternate(steps, rounds, warmup=2)
 
 
 def measure(
     layers: list[int], batch_sizes: list[int], xla: list[bool], rounds: int, only: list[str]
 ) -> Iterator[dict[str, Any]]:
-    """A row for every contestant at every batch size, with and without XLA."""
+    """A row for every contestant at every batch size, with and without XLA.
+
+    Each has a process, with the unprotected step: many models in one process slow each other down,
+    by what they leave the allocator.
+    """
     chosen = [name for name in names(layers) if name == "unprotected" or timing.wanted(name, only)]
-    for compiled in xla:
-        for batch_size in batch_sizes:
-            alone = {
-                name: timing.in_fresh_process(_alone, name, layers, batch_size, compiled)
-                for name in chosen
-            }
-            steps = {name: step(name, layers, batch_size, compiled) for name in chosen}
-            seconds = timing.alternate(steps, rounds, warmup=2)
-            for name in chosen:
-                row = timing.summary(seconds[name])
-                times, spread = timing.ratio(seconds[name], seconds["unprotected"])
-                yield {
-                    "method": name,
-                    "batch": batch_size,
-                    "XLA": compiled,
-                    **row,
-                    "images_per_s": round(1000 * batch_size / row["median_ms"], 1),
-                    "times_unprotected": times,
-                    "spread_of_times": spread,
-                    "first_step_s": round(alone[name][0], 1),
-                    "peak_MiB": round(alone[name][1]),
-                }
+    for compiled, batch_size, name in itertools.product(xla, batch_sizes, chosen):
+        first, memory, seconds = timing.in_fresh_process(
+            _beside_unprotected, name, layers, batch_size, compiled, rounds
+        )
+        row = timing.summary(seconds[name])
+        times, spread = timing.ratio(seconds[name], seconds["unprotected"])
+        yield {
+            "method": name,
+            "batch": batch_size,
+            "XLA": compiled,
+            **row,
+            "images_per_s": round(1000 * batch_size / row["median_ms"], 1),
+            "times_unprotected": times,
+            "spread_of_times": spread,
+            "first_step_s": round(first, 1),
+            "peak_MiB": round(memory),
+        }
