@@ -2,12 +2,12 @@
 
     python benchmarks/speed.py --out runs/speed
 
-Contestants are called in turn, forwards and backwards, after warm-up; printed are medians and
-interquartile ranges. A training step has a process of its own, which also gives its peak memory and
-the time of its first step, and is called in turn with the unprotected one.
-The folder gets `speed.json` and `speed.md`, rewritten after every row: what was measured is kept
-when it is interrupted. Everything takes some hours on two cores; --only and the other options
-choose a part. Nothing else should run meanwhile.
+Contestants are called in turn, forwards and backwards, after warm-up; printed are medians,
+interquartile ranges and the least, which other work on the machine changes least. A training step
+has a process of its own, which also gives its peak memory and the time of its first step, and is
+called in turn with the unprotected one. The folder gets `speed.json` and `speed.md`, rewritten
+after every row: what was measured is kept when it is interrupted. Everything takes some hours on
+two cores; --only and the other options choose a part. Nothing else should run meanwhile.
 """
 
 import argparse

@@ -115,6 +115,7 @@ def measure(
             "images_per_s": round(1000 * batch_size / row["median_ms"], 1),
             "times_unprotected": times,
             "spread_of_times": spread,
+            "times_by_least": round(min(seconds[name]) / min(seconds["unprotected"]), 2),
             "first_step_s": round(first, 1),
             "peak_MiB": round(memory),
         }

@@ -35,9 +35,11 @@ def alternate(
 
 
 def summary(seconds: list[float]) -> dict[str, float]:
-    """Median and interquartile range in milliseconds, and the number of calls."""
-    median, spread = _median_and_spread([1000 * each for each in seconds])
-    return {"median_ms": median, "spread_ms": spread, "calls": len(seconds)}
+    """Median, interquartile range and least in milliseconds, and the number of calls."""
+    milliseconds = [1000 * each for each in seconds]
+    median, spread = _median_and_spread(milliseconds)
+    least = round(min(milliseconds), 2)
+    return {"median_ms": median, "spread_ms": spread, "least_ms": least, "calls": len(seconds)}
 
 
 def ratio(seconds: list[float], others: list[float]) -> tuple[float, float]:
