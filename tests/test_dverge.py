@@ -241,6 +241,23 @@ def test_without_pairs_partners_are_a_permutation_that_each_step_draws():
     assert len(set(drawn)) > 2
 
 
+def test_normalisation_by_batch_is_one_operation_in_crafting_and_in_training():
+    ensemble = at_layer(ensemble_of(residual_network), 2)
+    images, partners, labels = batch()
+    step = tf.function(ensemble.train_step).get_concrete_function(((images, partners), labels))
+    graph = step.graph.as_graph_def()
+    bodies = {node.attr["body"].func.name for node in graph.node if "body" in node.attr}
+    loops = [f for f in graph.library.function if f.signature.name in bodies]
+
+    def count(nodes):
+        return [node.op for node in nodes].count("FusedBatchNormV3")
+
+    # For each member that of its partners' features and of its images in a step of crafting, two
+    # layers each, and of the other member's images, all three layers.
+    assert count(graph.node) == 2 * (2 + 3)
+    assert [count(loop.node_def) for loop in loops] == [2, 2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
