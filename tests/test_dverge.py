@@ -241,7 +241,7 @@ def test_without_pairs_partners_are_a_permutation_that_each_step_draws():
     assert len(set(drawn)) > 2
 
 
-def test_normalisation_by_batch_is_one_operation_in_crafting_and_in_training():
+def test_normalisation_by_batch_is_fused_in_crafting_and_in_training():
     ensemble = at_layer(ensemble_of(residual_network), 2)
     images, partners, labels = batch()
     step = tf.function(ensemble.train_step).get_concrete_function(((images, partners), labels))
@@ -253,9 +253,10 @@ def test_normalisation_by_batch_is_one_operation_in_crafting_and_in_training():
         return [node.op for node in nodes].count("FusedBatchNormV3")
 
     # For each member that of its partners' features and of its images in a step of crafting, two
-    # layers each, and of the other member's images, all three layers.
-    assert count(graph.node) == 2 * (2 + 3)
-    assert [count(loop.node_def) for loop in loops] == [2, 2]
+    # layers each, and of the other member's images, all three layers. Moments are one operation,
+    # normalisation by them another.
+    assert count(graph.node) == 2 * 2 * (2 + 3)
+    assert [count(loop.node_def) for loop in loops] == [2 * 2, 2 * 2]
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,18 @@ from typing import Any
 
 import tensorflow as tf
 
-from parl_tf.defences.twice_differentiable import batch_normalized, rectified
+from parl_tf.defences.twice_differentiable import (
+    LEAST_EPSILON,
+    BatchMoments,
+    batch_normalized,
+    rectified,
+)
 
 _lock = threading.Lock()
 _users = 0  # replicas trace their steps in threads, each with a use of its own
 _originals: dict[str, Any] = {}
-# What moments were taken of, by the id of the mean; all stay alive with it.
-_moments_of: dict[int, tuple[tf.Tensor, tf.Tensor, tf.Tensor]] = {}
-_LEAST_EPSILON = 1.001e-5  # of the fused operation on GPUs
+_moments_of: dict[int, BatchMoments] = {}  # by the id of the mean, which stays alive with it
+_USUAL_EPSILON = 1e-3  # of Keras's normalisation by batch; moments are taken before it is known
 
 
 @contextlib.contextmanager
@@ -61,16 +65,17 @@ def _moments(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Mean and variance over axes, as `tf.nn.moments` has them."""
     x = tf.convert_to_tensor(x)
+    over_all_but_channels = x.shape.rank == 4 and tf.nest.flatten(axes) == [0, 1, 2]
+    if x.dtype == tf.float32 and over_all_but_channels and not keepdims:
+        moments = BatchMoments(x, _USUAL_EPSILON)
+        _moments_of[id(moments.mean)] = moments
+        return moments.mean, moments.variance
     wide = tf.cast(x, tf.float32) if x.dtype.size < 4 else x
     mean = tf.reduce_mean(wide, axes, keepdims=True)
     variance = tf.reduce_mean(tf.square(wide - mean), axes, keepdims=keepdims)
     if not keepdims:
         mean = tf.squeeze(mean, axes)
-    mean, variance = tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)
-    over_all_but_channels = x.shape.rank == 4 and tf.nest.flatten(axes) == [0, 1, 2]
-    if x.dtype == tf.float32 and over_all_but_channels and not keepdims:
-        _moments_of[id(mean)] = (x, mean, variance)
-    return mean, variance
+    return tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)
 
 
 def _batch_normalization(
@@ -83,15 +88,22 @@ def _batch_normalization(
     name: str | None = None,
 ) -> tf.Tensor:
     """What `tf.nn.batch_normalization` returns; faster by the moments of the inputs themselves."""
-    source, _, its_variance = _moments_of.get(id(mean), (None, None, None))
-    its_own = source is not None and source is x and its_variance is variance
+    moments = _moments_of.get(id(mean))
     vectors = all(each is None or _is_vector(each) for each in (scale, offset))
-    if not its_own or not vectors or variance_epsilon < _LEAST_EPSILON:
+    if (
+        moments is None
+        or moments.inputs is not x
+        or moments.variance is not variance
+        or not vectors
+        or variance_epsilon < LEAST_EPSILON
+    ):
         original = _originals["batch_normalization"]
         return original(x, mean, variance, offset, scale, variance_epsilon, name)
+    if variance_epsilon != moments.epsilon:
+        moments = BatchMoments(x, variance_epsilon)
     scale = tf.ones_like(mean) if scale is None else tf.convert_to_tensor(scale)
     offset = tf.zeros_like(mean) if offset is None else tf.convert_to_tensor(offset)
-    return batch_normalized(x, scale, offset, variance_epsilon)
+    return batch_normalized(moments, scale, offset)
 
 
 def _is_vector(values: Any) -> bool:
