@@ -26,13 +26,11 @@ def rectified(inputs: tf.Tensor, slope: float = 0.0) -> tf.Tensor:
         else:
             output = tf.raw_ops.Relu(features=x)
 
-        @tf.custom_gradient
         def backward(upstream):
+            held = tf.stop_gradient(x if slope else output)  # so that it has no derivative
             if slope:
-                back = tf.raw_ops.LeakyReluGrad(gradients=upstream, features=x, alpha=slope)
-            else:
-                back = tf.raw_ops.ReluGrad(gradients=upstream, features=output)
-            return back, backward  # linear, and its own transpose
+                return tf.raw_ops.LeakyReluGrad(gradients=upstream, features=held, alpha=slope)
+            return tf.raw_ops.ReluGrad(gradients=upstream, features=held)
 
         return output, backward
 
