@@ -1,24 +1,10 @@
 """Tensors whose sums are differentiated in place of layers' summed outputs."""
 
-from typing import Any
-
 import keras
 import tensorflow as tf
 
 from parl_tf.exposure import convolution_inputs, layer_outputs, main_convolutions
-
-_CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
-
-
-def is_plain_convolution(operation: Any) -> bool:
-    """Whether a layer is a convolution of Keras's, and nothing more."""
-    return (
-        type(operation) in _CONVOLUTIONS
-        and operation.activation is keras.activations.linear
-        and operation.data_format == "channels_last"
-        and operation.padding in ("same", "valid")  # "causal" is padded in the call itself
-        and not operation.quantization_mode
-    )
+from parl_tf.folding import is_plain_convolution
 
 
 class LayerSums:

@@ -7,9 +7,9 @@ import keras
 import tensorflow as tf
 
 from parl_tf.defences.base import Ensemble
-from parl_tf.defences.first_layers import FirstLayers
 from parl_tf.defences.forward import ForwardPass
 from parl_tf.defences.layer_sums import LayerSums
+from parl_tf.folding import FoldedNetwork
 from parl_tf.gradients import pairwise_cosine, summed_gradients
 from parl_tf.registry import check_choice
 
@@ -88,7 +88,7 @@ class PARL(Ensemble):
         """What gives a member's layers, behind its logits where one pass gives both."""
         if self.penalty_batch_norm == "batch":
             return keras.Model(member.inputs, [member.outputs[0], *sums.sources]).__call__
-        return FirstLayers(member, sums.sources).__call__
+        return FoldedNetwork(member, sums.sources).__call__
 
     def forward_member(
         self, index: int, inputs: tf.Tensor, training: bool

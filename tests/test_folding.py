@@ -1,4 +1,4 @@
-"""Cheaper passes of first layers against the layers themselves, one by one."""
+"""Folded networks against their layers, called one by one."""
 
 import keras
 import numpy as np
@@ -7,9 +7,10 @@ import tensorflow as tf
 from networks import IMAGE_SHAPE, examples, plain_network, residual_network
 
 import parl_tf
-from parl_tf.defences.first_layers import FirstLayers
 from parl_tf.defences.layer_sums import LayerSums
+from parl_tf.defences.second_order import differentiable_twice
 from parl_tf.exposure import layer_outputs
+from parl_tf.folding import FoldedNetwork
 from parl_tf.gradients import summed_gradients
 
 
@@ -86,7 +87,7 @@ def test_gradients_and_their_derivatives_are_those_of_the_layers(float64, name, 
     images = tf.constant(examples(5)[0], "float64")
     plain = keras.Model(network.inputs, layer_outputs(network, num_layers, tap=tap))
     sums = LayerSums(network, num_layers, tap=tap)
-    first = FirstLayers(network, sums.sources)
+    first = FoldedNetwork(network, sums.sources)
 
     @tf.function
     def measured(layers_of):
@@ -133,7 +134,7 @@ def test_dtypes_are_reconciled_as_keras_does(convolution, norm):
     values = [[0.5, 1, 2, 3], [1, 2, 3, 4], [0.1, 0.2, 0, 0], [1, 2, 3, 4]]
     network.layers[-1].set_weights(np.array(values, "float32"))
     images = tf.constant(examples(5)[0])
-    (found,) = FirstLayers(network, [x])(images)
+    (found,) = FoldedNetwork(network, [x])(images)
     expected = network(images)
     assert found.dtype == expected.dtype
     tolerance = 1e-5 if convolution == "float32" else 0.05
@@ -144,7 +145,7 @@ def test_dtypes_are_reconciled_as_keras_does(convolution, norm):
 
 def test_normalisation_becomes_part_of_the_kernels():
     network = residual_network(0)
-    first = FirstLayers(network, layer_outputs(network, 3))
+    first = FoldedNetwork(network, layer_outputs(network, 3))
     forward = tf.function(lambda images: first(images))
     graph = forward.get_concrete_function(tf.TensorSpec((6, *IMAGE_SHAPE))).graph
     whole = [o for o in graph.get_operations() if o.outputs and o.outputs[0].shape.rank == 4]
@@ -155,7 +156,7 @@ def test_normalisation_becomes_part_of_the_kernels():
 
 def test_it_neither_moves_statistics_nor_draws():
     network = odd_network()
-    first = FirstLayers(network, layer_outputs(network, 4))
+    first = FoldedNetwork(network, layer_outputs(network, 4))
     images, _ = examples(5)
     before = network.get_weights()
     results = [first(tf.constant(images)) for _ in range(2)]
@@ -169,11 +170,11 @@ def test_what_is_needed_and_no_more_is_convolved():
     """K layers, raw: K - 1 convolutions, none of them on the way back the compared one's own."""
     network = parl_tf.resnet20(4, input_shape=IMAGE_SHAPE)
     sums = LayerSums(network, 4, tap="convolution")
-    first = FirstLayers(network, sums.sources)
+    first = FoldedNetwork(network, sums.sources)
 
     @tf.function
     def derivatives(images):
-        with tf.GradientTape() as outer:
+        with differentiable_twice(), tf.GradientTape() as outer:
             with tf.GradientTape(persistent=True) as inner:
                 inner.watch(images)
                 layers = sums(first(images))
