@@ -13,8 +13,9 @@ from networks import IMAGE_SHAPE, NUM_CLASSES, examples, plain_network
 import parl_tf
 from parl_tf.attacks import ATTACKS
 from parl_tf.attacks.apgd import APGD
-from parl_tf.attacks.base import Batch, member_logits
+from parl_tf.attacks.base import Batch
 from parl_tf.attacks.hop_skip_jump import HopSkipJump
+from parl_tf.attacks.members import member_logits
 from parl_tf.attacks.square import Square
 from parl_tf.attacks.toolbox import Classifier, generate
 from parl_tf.errors import InputError, MissingExtraError

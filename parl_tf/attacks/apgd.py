@@ -6,8 +6,9 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from parl_tf.attacks.base import Batch, MemberLogits, check_restarts
+from parl_tf.attacks.base import Batch, check_restarts
 from parl_tf.attacks.gradient import GradientAttack
+from parl_tf.attacks.members import MemberLogits
 from parl_tf.attacks.toolbox import Classifier, generate
 from parl_tf.errors import InputError
 

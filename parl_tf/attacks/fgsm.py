@@ -6,8 +6,9 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from parl_tf.attacks.base import Batch, MemberLogits
+from parl_tf.attacks.base import Batch
 from parl_tf.attacks.gradient import GradientAttack
+from parl_tf.attacks.members import MemberLogits
 from parl_tf.attacks.steps import fast_gradient_method
 
 

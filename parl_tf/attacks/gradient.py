@@ -4,7 +4,8 @@ import dataclasses
 
 import tensorflow as tf
 
-from parl_tf.attacks.base import Attack, MemberLogits
+from parl_tf.attacks.base import Attack
+from parl_tf.attacks.members import MemberLogits
 from parl_tf.fusion import log_mean_probability
 from parl_tf.registry import check_choice
 

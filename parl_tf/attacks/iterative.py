@@ -6,8 +6,9 @@ import numpy as np
 import tensorflow as tf
 from cleverhans.tf2.utils import clip_eta
 
-from parl_tf.attacks.base import Batch, MemberLogits
+from parl_tf.attacks.base import Batch
 from parl_tf.attacks.gradient import GradientAttack
+from parl_tf.attacks.members import MemberLogits
 from parl_tf.attacks.steps import fast_gradient_method
 from parl_tf.errors import InputError
 

@@ -5,7 +5,8 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from parl_tf.attacks.base import Batch, MemberLogits
+from parl_tf.attacks.base import Batch
+from parl_tf.attacks.members import MemberLogits
 from parl_tf.attacks.momentum import MomentumAttack
 
 

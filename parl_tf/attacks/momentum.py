@@ -7,8 +7,9 @@ import numpy as np
 import tensorflow as tf
 from cleverhans.tf2.utils import optimize_linear
 
-from parl_tf.attacks.base import Batch, MemberLogits
+from parl_tf.attacks.base import Batch
 from parl_tf.attacks.iterative import IterativeAttack, into_ball
+from parl_tf.attacks.members import MemberLogits
 from parl_tf.errors import InputError
 
 

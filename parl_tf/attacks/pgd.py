@@ -5,8 +5,9 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from parl_tf.attacks.base import Batch, MemberLogits, check_restarts
+from parl_tf.attacks.base import Batch, check_restarts
 from parl_tf.attacks.iterative import IterativeAttack
+from parl_tf.attacks.members import MemberLogits
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from parl_tf.attacks.base import Batch, Logits, MemberLogits, check_restarts
+from parl_tf.attacks.base import Batch, check_restarts
 from parl_tf.attacks.iterative import IterativeAttack
+from parl_tf.attacks.members import Logits, MemberLogits
 from parl_tf.errors import InputError
 from parl_tf.exposure import CONVOLUTIONS
 

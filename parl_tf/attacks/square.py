@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from parl_tf.attacks.base import Attack, Batch, MemberLogits, check_restarts
+from parl_tf.attacks.base import Attack, Batch, check_restarts
+from parl_tf.attacks.members import MemberLogits
 from parl_tf.attacks.toolbox import Classifier, generate
 from parl_tf.errors import InputError
 

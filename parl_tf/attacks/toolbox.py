@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from parl_tf.attacks.base import Batch, MemberLogits
+from parl_tf.attacks.base import Batch
 from parl_tf.attacks.gradient import fused_logits
+from parl_tf.attacks.members import MemberLogits
 from parl_tf.errors import MissingExtraError
 
 try:

@@ -5,7 +5,8 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from parl_tf.attacks.base import Attack, Batch, MemberLogits, check_restarts
+from parl_tf.attacks.base import Attack, Batch, check_restarts
+from parl_tf.attacks.members import MemberLogits
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,82 @@
+"""What attacks see of a model: its members, as functions from images."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from parl_tf.classifiers import check_logits_classifier
+from parl_tf.data import check_images
+from parl_tf.defences.base import Ensemble
+from parl_tf.errors import InputError
+from parl_tf.gradients import LOSS_SCALE
+
+Logits = Callable[[tf.Tensor], tf.Tensor]
+"""From images (batch, height, width, channels) to logits (batch, classes)."""
+
+MemberLogits = Callable[[tf.Tensor], tf.Tensor]
+"""From images to the log-probabilities of each member, (members, batch, classes)."""
+
+
+def members_of(model: keras.Model | Logits) -> list[keras.Model | Logits]:
+    """The members of an ensemble, or a single classifier.
+
+    Raises:
+        InputError: Not a model or function, or a Keras model that returns probabilities or is no
+            classifier of images.
+    """
+    if not callable(model):
+        raise InputError(f"Expected a model or a function to logits. Received: {model!r}.")
+    if isinstance(model, Ensemble):
+        return list(model.members)
+    if isinstance(model, keras.Model):
+        check_logits_classifier(model)
+    return [model]
+
+
+def member_logits(members: Sequence[keras.Model | Logits]) -> MemberLogits:
+    """Members as one function from images to their log-probabilities.
+
+    Log-probabilities, as the gradient of plain logits loses the true class's part where float32
+    rounds its probability to 1. Where members answer in half precision gradients come back
+    multiplied by `LOSS_SCALE`, as small ones would be lost in them and seem masked.
+    """
+    answers = [
+        functools.partial(member, training=False) if isinstance(member, keras.Model) else member
+        for member in members
+    ]
+
+    def answer(images: tf.Tensor) -> tf.Tensor:
+        logits = [answer(images) for answer in answers]
+        stacked = tf.stack([tf.cast(each, tf.float32) for each in logits])
+        if any(each.dtype.size < 4 for each in logits):
+            stacked = _steeper(stacked)
+        return tf.nn.log_softmax(stacked, axis=-1)
+
+    return answer
+
+
+@tf.custom_gradient
+def _steeper(logits):
+    """The same logits, whose gradients come back multiplied."""
+    return logits, lambda upstream: LOSS_SCALE * upstream
+
+
+def count_classes(members: Sequence[keras.Model | Logits], images: Any) -> int:
+    """Number of classes, from what members return, which must be logits."""
+    few = tf.constant(check_images(images)[:8])
+    for member in members:
+        logits = np.asarray(member(few), "float32")
+        if logits.ndim != 2 or len(logits) != len(few):
+            raise InputError(f"Expected logits (batch, classes). Received: shape {logits.shape}.")
+        if not np.isfinite(logits).all():
+            raise InputError("Expected finite logits. Received: NaN or infinite ones.")
+        if logits.min() >= 0 and np.allclose(logits.sum(axis=1), 1, atol=1e-3):
+            raise InputError(
+                "The model returns probabilities: no value is negative and rows sum to 1. "
+                "Expected logits, since a saturated probability has no gradient to attack along."
+            )
+    return logits.shape[1]
