@@ -1,7 +1,7 @@
 """Networks in inference mode, with batch normalisation folded into convolutions."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -53,12 +53,23 @@ class FoldedNetwork:
         return keras.tree.flatten(outputs)
 
 
-def is_foldable(model: object) -> bool:
-    """Whether a model is what its graph says: functional or sequential, without its own call."""
-    if not isinstance(model, keras.Model) or not getattr(model, "outputs", None):
-        return False
+def folded_if_possible(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A classifier in inference mode, with its weights as they are now.
+
+    Args:
+        model: Any Keras classifier; one with a call of its own is not folded.
+
+    Returns:
+        Its function from images (batch, height, width, channels) to logits (batch, classes). In a
+        graph it is of use where it was asked for: loops there share the folded weights.
+    """
     methods = (type(model).call, type(model).__call__)
-    return all(method.__module__.split(".")[0] == "keras" for method in methods)
+    own = any(method.__module__.split(".")[0] != "keras" for method in methods)
+    if own or not getattr(model, "outputs", None):
+        return functools.partial(model, training=False)
+    network = FoldedNetwork(model)
+    weights = network.weights()
+    return lambda images: network(images, weights)[0]
 
 
 def is_plain_convolution(operation: Any) -> bool:

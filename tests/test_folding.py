@@ -10,7 +10,7 @@ import parl_tf
 from parl_tf.defences.layer_sums import LayerSums
 from parl_tf.defences.second_order import differentiable_twice
 from parl_tf.exposure import layer_outputs
-from parl_tf.folding import FoldedNetwork
+from parl_tf.folding import FoldedNetwork, folded_if_possible
 from parl_tf.gradients import summed_gradients
 
 
@@ -199,3 +199,45 @@ def test_what_is_needed_and_no_more_is_convolved():
     ]
     assert batches.count("Conv2DBackpropInput") == 1 + 2 + 3
     assert batches.count("Conv2DBackpropFilter") == 1 + 2 + 3
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_whole_network_answers_as_its_layers_do(float64, name):
+    network = NETWORKS[name][0]()
+    images = tf.constant(examples(5)[0], "float64")
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(images)
+        expected = network(images, training=False)
+        found = folded_if_possible(network)(images)
+    np.testing.assert_allclose(found, expected, atol=1e-10)
+    slope = tape.gradient(expected, images)
+    assert np.abs(slope).max() > 0
+    np.testing.assert_allclose(tape.gradient(found, images), slope, atol=1e-10)
+
+
+def test_a_network_with_a_call_of_its_own_is_asked_itself():
+    class Doubled(keras.Model):
+        def call(self, inputs, training=None):
+            return 2 * super().call(inputs, training=training)
+
+    network = residual_network(0)
+    images = tf.constant(examples(5)[0])
+    doubled = folded_if_possible(Doubled(network.inputs, network.outputs))
+    np.testing.assert_allclose(doubled(images), 2 * network(images), rtol=1e-5)
+
+
+def test_loops_share_folded_weights():
+    network = residual_network(0)
+
+    @tf.function
+    def moved(images):
+        answer = folded_if_possible(network)
+        for _ in tf.range(3):
+            images += tf.reduce_mean(answer(images))
+        return images
+
+    graph = moved.get_concrete_function(tf.TensorSpec((6, *IMAGE_SHAPE))).graph.as_graph_def()
+    inside = {node.op for function in graph.library.function for node in function.node_def}
+    assert "Conv2D" in inside
+    assert "Rsqrt" not in inside
+    assert "Rsqrt" in {node.op for node in graph.node}

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
@@ -9,6 +10,7 @@ import tensorflow as tf
 
 from parl_tf.defences.crafting import ascend, kept_state, random_start
 from parl_tf.errors import InputError
+from parl_tf.folding import folded_if_possible
 from parl_tf.fusion import log_mean_probability
 from parl_tf.gradients import LOSS_SCALE
 from parl_tf.registry import check_choice
@@ -92,8 +94,13 @@ class AdversarialTraining:
         training = self.batch_norm == "batch"
 
         def attack(models, model_seed):
+            if training:
+                functions = [functools.partial(model, training=True) for model in models]
+            else:
+                functions = [folded_if_possible(model) for model in models]
+
             def objective(adversarial):
-                answers = [model(adversarial, training=training) for model in models]
+                answers = [function(adversarial) for function in functions]
                 logits = answers[0] if len(answers) == 1 else log_mean_probability(answers)
                 return LOSS_SCALE * tf.reduce_sum(losses_of(logits))
 
