@@ -10,14 +10,19 @@ import tensorflow as tf
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 
 FoldedWeights = Mapping[tuple[keras.Layer, keras.Layer], tuple[tf.Tensor, tf.Tensor]]
-"""Kernel and offset of a convolution with the normalisation behind it, for each such pair."""
+"""For each convolution with a normalisation behind it: the kernel (size ..., channels, filters) and
+the offset (filters,) of both as one, in the convolution's type."""
+
+# A convolution, its input and its output; kept by the id of the output, which stays alive with it.
+_Convolved = tuple[keras.Layer, tf.Tensor, tf.Tensor]
 
 
 class FoldedNetwork:
     """A network in inference mode, at about the cost of its convolutions.
 
-    Its outputs and their derivatives are those of the layers called one by one, up to rounding:
-    batch normalisation behind a convolution becomes part of its kernel.
+    Its outputs and their derivatives are those of the layers called one by one, up to rounding, in
+    half precision up to that of the folded weights: batch normalisation behind a convolution
+    becomes part of its kernel. Called eagerly, such a convolution is computed a second time.
 
     Args:
         model: Functional Keras model with one input, or a part of one.
@@ -29,6 +34,12 @@ class FoldedNetwork:
     ) -> None:
         self._model = keras.Model(model.inputs, list(model.outputs if outputs is None else outputs))
         self._pairs = _normalized_convolutions(self._model)
+
+    def stands_for(self, model: keras.Model) -> bool:
+        """Whether calling a model, from whose graph this was made, is no more than its graph."""
+        call = getattr(model.call, "__func__", None)
+        own = call not in (type(self._model).call, keras.Sequential.call)
+        return not own and type(model).__call__ is keras.Layer.__call__
 
     def weights(self) -> FoldedWeights:
         """The folded weights, as they are now: for several calls, as in a loop, to share."""
@@ -54,20 +65,20 @@ class FoldedNetwork:
 
 
 def folded_if_possible(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A classifier in inference mode, with its weights as they are now.
+    """A classifier in inference mode, folded unless it has a call of its own.
 
     Args:
-        model: Any Keras classifier; one with a call of its own is not folded.
+        model: Any Keras classifier with one input and one output.
 
     Returns:
-        Its function from images (batch, height, width, channels) to logits (batch, classes). In a
-        graph it is of use where it was asked for: loops there share the folded weights.
+        Its function from images (batch, height, width, channels) to logits (batch, classes). It
+        holds the folded weights, tensors of the graph it was made in, which loops there share.
     """
-    methods = (type(model).call, type(model).__call__)
-    own = any(method.__module__.split(".")[0] != "keras" for method in methods)
-    if own or not getattr(model, "outputs", None):
+    if not getattr(model, "outputs", None):
         return functools.partial(model, training=False)
     network = FoldedNetwork(model)
+    if not network.stands_for(model):
+        return functools.partial(model, training=False)
     weights = network.weights()
     return lambda images: network(images, weights)[0]
 
@@ -81,10 +92,6 @@ def is_plain_convolution(operation: Any) -> bool:
         and operation.padding in ("same", "valid")  # "causal" is padded in the call itself
         and not operation.quantization_mode
     )
-
-
-# A convolution, its input and its output; kept by the id of the output, which stays alive with it.
-_Convolved = tuple[keras.Layer, tf.Tensor, tf.Tensor]
 
 
 def _normalized_convolutions(model: keras.Model) -> list[tuple[keras.Layer, keras.Layer]]:
@@ -114,8 +121,8 @@ def _run(
     **options: Any,
 ) -> Any:
     """The output of a layer or operation in inference mode."""
-    if isinstance(operation, keras.Layer) and operation._call_has_training_arg:
-        options["training"] = False
+    if isinstance(operation, keras.Layer):
+        options["training"] = False  # for what is inside of it too, even if it does not take it
     given = {name for name, value in options.items() if value is not None} - {"training"}
     if len(inputs) != 1 or given:
         return operation(*inputs, **options)

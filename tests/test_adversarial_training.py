@@ -43,7 +43,8 @@ def made(members, images, labels, **arguments):
         return keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
 
     settings = AdversarialTraining(**{**LARGE, **arguments})
-    return [x.numpy() for x in settings.examples(members, losses_of, tf.constant(images), SEED)]
+    found = settings.examples(members, losses_of, tf.constant(images), SEED)
+    return [x.numpy() for x in found] if tf.executing_eagerly() else found
 
 
 def ensemble_of(network=plain_network, method="unprotected", training=LARGE, **arguments):
@@ -75,6 +76,29 @@ def test_examples_are_those_of_a_plain_loop(float64, against, batch_norm):
             **LARGE,
         )
         np.testing.assert_allclose(found[index], expected, atol=1e-9)
+
+
+def test_examples_are_the_same_by_xla(float64):
+    members = [residual_network(seed) for seed in range(2)]
+    images, labels = batch()
+    plain, compiled = (
+        tf.function(lambda: made(members, images, labels), jit_compile=jit)()
+        for jit in (False, True)
+    )
+    for one, other in zip(plain, compiled, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-9)
+
+
+def test_examples_in_half_precision_raise_the_loss():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        members = [residual_network(seed) for seed in range(2)]
+    finally:
+        keras.config.set_dtype_policy("float32")
+    images, labels = batch()
+    for member, found in zip(members, made(members, images, labels), strict=True):
+        before, after = (loss_of(labels, [tf.cast(member(x), "float32")]) for x in (images, found))
+        assert (after > before).numpy().all()
 
 
 def test_examples_are_within_epsilon_and_the_range_of_pixels():

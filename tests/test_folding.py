@@ -14,12 +14,23 @@ from parl_tf.folding import FoldedNetwork, folded_if_possible
 from parl_tf.gradients import summed_gradients
 
 
+class Flipped(keras.layers.Layer):
+    """A layer that does not take `training`, around one that draws unless it is told not to."""
+
+    def __init__(self):
+        super().__init__()
+        self.flip = keras.layers.RandomFlip(seed=0)
+
+    def call(self, inputs):
+        return self.flip(inputs)
+
+
 def odd_network():
     """What may stand between convolutions: layers that draw, other normalisations, no bias."""
     keras.utils.set_random_seed(0)
     layers = keras.layers
     x = pixels = keras.Input(IMAGE_SHAPE)
-    x = layers.Normalization(mean=0.5, variance=0.1)(x)
+    x = Flipped()(layers.Normalization(mean=0.5, variance=0.1)(x))
     x = layers.Conv2D(4, 3, strides=2, use_bias=False)(x)
     x = layers.BatchNormalization(scale=False, center=False)(x)
     x = layers.LeakyReLU(negative_slope=0.2)(x)
@@ -91,7 +102,7 @@ def test_gradients_and_their_derivatives_are_those_of_the_layers(float64, name, 
 
     @tf.function
     def measured(layers_of):
-        with tf.GradientTape() as outer:
+        with differentiable_twice(), tf.GradientTape() as outer:
             with tf.GradientTape(persistent=True) as inner:
                 inner.watch(images)
                 layers = layers_of(images)
@@ -215,19 +226,41 @@ def test_a_whole_network_answers_as_its_layers_do(float64, name):
     np.testing.assert_allclose(tape.gradient(found, images), slope, atol=1e-10)
 
 
-def test_a_network_with_a_call_of_its_own_is_asked_itself():
-    class Doubled(keras.Model):
-        def call(self, inputs, training=None):
-            return 2 * super().call(inputs, training=training)
+class Doubled(keras.Model):
+    def call(self, inputs, training=None):
+        return 2 * super().call(inputs, training=training)
 
+
+class DoubledOutside(keras.Model):
+    def __call__(self, *arguments, **options):
+        return 2 * super().__call__(*arguments, **options)
+
+
+def doubled_on_the_instance(inputs, outputs):
+    model = keras.Model(inputs, outputs)
+    plain = model.call
+    model.call = lambda inputs, **options: 2 * plain(inputs, **options)
+    return model
+
+
+@pytest.mark.parametrize("make", [Doubled, DoubledOutside, doubled_on_the_instance])
+def test_a_network_with_a_call_of_its_own_is_asked_itself(make):
     network = residual_network(0)
     images = tf.constant(examples(5)[0])
-    doubled = folded_if_possible(Doubled(network.inputs, network.outputs))
+    doubled = folded_if_possible(make(network.inputs, network.outputs))
     np.testing.assert_allclose(doubled(images), 2 * network(images), rtol=1e-5)
 
 
-def test_loops_share_folded_weights():
-    network = residual_network(0)
+def sequential_network():
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    some = [layers.Conv2D(4, 3), layers.BatchNormalization(), layers.ReLU(), layers.Flatten()]
+    return keras.Sequential([keras.Input(IMAGE_SHAPE), *some, layers.Dense(4)])
+
+
+@pytest.mark.parametrize("make", [lambda: residual_network(0), sequential_network])
+def test_loops_share_folded_weights(make):
+    network = make()
 
     @tf.function
     def moved(images):

@@ -68,6 +68,7 @@ CASES = {
     "parl": {"num_layers": 2},
     "parl with batch statistics": {"num_layers": 2, "penalty_batch_norm": "batch"},
     "unprotected, adversarially": {"adversarial_training": {"num_steps": 2, "batch_norm": "batch"}},
+    "parl, adversarially": {"num_layers": 2, "adversarial_training": {"num_steps": 2}},
     "unprotected, with metrics": {"compiling": {"metrics": ["accuracy"]}},
 }
 assert {case.split()[0].strip(",") for case in CASES} == set(METHODS)
@@ -195,7 +196,7 @@ def output_of(process):
 
 @pytest.mark.slow
 def test_every_method_trains_on_two_devices_as_on_one():
-    assert output_of(begin(TRAIN)).count("is the same on two devices") == 10
+    assert output_of(begin(TRAIN)).count("is the same on two devices") == 11
 
 
 @pytest.mark.slow

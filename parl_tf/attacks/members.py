@@ -66,7 +66,16 @@ def _steeper(logits):
 
 
 def count_classes(members: Sequence[keras.Model | Logits], images: Any) -> int:
-    """Number of classes, from what members return, which must be logits."""
+    """Number of classes, from what members return, which must be logits.
+
+    Args:
+        members: Models in inference mode, or functions to logits.
+        images: Array (n, height, width, channels), pixels in [0, 1], of which a few are shown.
+
+    Raises:
+        InputError: Images outside these values, or answers that are not finite logits
+            (batch, classes).
+    """
     few = tf.constant(check_images(images)[:8])
     for member in members:
         logits = np.asarray(member(few), "float32")
