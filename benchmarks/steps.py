@@ -10,6 +10,7 @@ import timing
 # (name, method, arguments, arguments of the networks); with {K} once for each number of layers.
 _CONTESTANTS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     ("unprotected", "unprotected", {}, {}),
+    ("adversarial training", "unprotected", {"adversarial_training": {}}, {}),
     ("ADP", "adp", {}, {}),
     ("GAL", "gal", {}, {"activation": "leaky_relu"}),
     ("GAL, ReLU", "gal", {}, {}),
