@@ -74,10 +74,8 @@ def folded_if_possible(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
         Its function from images (batch, height, width, channels) to logits (batch, classes). It
         holds the folded weights, tensors of the graph it was made in, which loops there share.
     """
-    if not getattr(model, "outputs", None):
-        return functools.partial(model, training=False)
-    network = FoldedNetwork(model)
-    if not network.stands_for(model):
+    network = FoldedNetwork(model) if getattr(model, "outputs", None) else None
+    if network is None or not network.stands_for(model):
         return functools.partial(model, training=False)
     weights = network.weights()
     return lambda images: network(images, weights)[0]

@@ -38,7 +38,7 @@ def members_of(model: keras.Model | Logits) -> list[keras.Model | Logits]:
 
 
 def member_logits(members: Sequence[keras.Model | Logits]) -> MemberLogits:
-    """Members as one function from images to their log-probabilities.
+    """Members, models in inference mode, as one function from images to log-probabilities.
 
     Log-probabilities, as the gradient of plain logits loses the true class's part where float32
     rounds its probability to 1. Where members answer in half precision gradients come back
