@@ -28,8 +28,8 @@ def resume(
 ) -> Ensemble:
     """Continues a training as it was begun, after its last whole epoch.
 
-    If it was begun with determinism enabled, that is enabled for this process too. It is trained
-    on as many devices as before.
+    If it was begun with determinism enabled, that is enabled for this process too, so TensorFlow
+    must not have computed anything in it yet. It is trained on as many devices as before.
 
     Args:
         run: The run folder.
@@ -43,8 +43,8 @@ def resume(
     Raises:
         ExistingRunError: The run is finished, another process is at it, or none of its
             checkpoints can be continued.
-        InputError: The data are not those that it was begun on, or determinism is enabled in
-            this process and was not there.
+        InputError: The data are not those that it was begun on; determinism is enabled in this
+            process and was not there; or it was there and can no longer be enabled here.
         MissingFileError: No run folder, no prepared data, or not what the run began from.
         UnreadableFileError: The configuration in the folder cannot be used.
         DivergedError: The loss became infinite or NaN.
@@ -55,6 +55,7 @@ def resume(
     devices = config.get("devices")
     if type(devices) is not int or not 1 <= devices <= _MOST_DEVICES:
         raise UnreadableFileError(f"{run} does not say how many devices it is trained on.")
+    _match_determinism(run, config.get("deterministic"))  # before anything is computed
     with spread_over(devices):
         return _resume(run, config, data_dir, callbacks, verbose)
 
@@ -67,7 +68,7 @@ def _resume(run, config, data_dir, callbacks, verbose):
         cut = {name: recorded[name] for name in ("train_examples", "validation_examples")}
         if any(type(number) is not int for number in cut.values()):
             raise TypeError(f"numbers of examples: {cut}")
-        fingerprint, deterministic = recorded["fingerprint"], config["deterministic"]
+        fingerprint = recorded["fingerprint"]
         dataset = load_dataset(recorded["name"], data_dir=data_dir, seed=recorded["seed"], **cut)
         _check(config["method"], dataset, given)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
@@ -79,7 +80,6 @@ def _resume(run, config, data_dir, callbacks, verbose):
             f"Expected the data that {run} was begun on, of fingerprint {fingerprint}. "
             f"Received: {dataset.fingerprint}."
         )
-    _match_determinism(run, deterministic)
     return train(
         config["method"],
         dataset,
@@ -122,7 +122,9 @@ def _given(config: dict[str, Any]) -> dict[str, Any]:
 
 def _match_determinism(run, deterministic):
     """Enables determinism if a run was begun with it."""
-    if deterministic is True:
+    if type(deterministic) is not bool:
+        raise UnreadableFileError(f"{run} does not say whether it is deterministic.")
+    if deterministic:
         enable_determinism()
     elif is_deterministic():
         raise InputError(f"{run} was begun without determinism, which is enabled here.")
