@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from parl_tf.attacks.sgm import scale_residual_gradients
 from parl_tf.data import PIXEL_STATISTICS
+from parl_tf.defences.layer_sums import LayerSums
 from parl_tf.errors import InputError
 from parl_tf.exposure import count_convolutions, expose_layers, layer_outputs
+from parl_tf.folding import FoldedNetwork
 from parl_tf.models import NETWORKS
+from parl_tf.models.penalties import penalize_all_weights
 from parl_tf.models.resnet import resnet20
 from parl_tf.models.wide_resnet import wide_resnet
 
@@ -136,11 +140,19 @@ def test_kernels_of_convolutions_are_regularised_and_nothing_else(network):
     assert float(sum(network.losses)) == pytest.approx(expected, rel=1e-5)
 
 
+AS_IN_PYTORCH = {
+    "padding": "symmetric",
+    "batch_norm_epsilon": 1.001e-5,
+    "batch_norm_momentum": 0.9,
+}
+WITHOUT_BIAS = {"convolution_bias": False, "shortcut_batch_norm": True, **AS_IN_PYTORCH}
 VARIANTS = {
     "resnet20": {},
     "resnet20-leaky-relu": {"activation": "leaky_relu"},
-    "resnet20-shortcut-batch-norm": {"convolution_bias": False, "shortcut_batch_norm": True},
-    "resnet20-bare-stem": {"stem_batch_norm": False},
+    "resnet20-shortcut-batch-norm": WITHOUT_BIAS,
+    "resnet20-bare-stem": {"stem_batch_norm": False, **AS_IN_PYTORCH},
+    "resnet8": {"blocks": 1},
+    "resnet8-shortcut-batch-norm": {"blocks": 1, **WITHOUT_BIAS},
 }
 
 
@@ -176,6 +188,129 @@ def test_network_with_a_bare_stem_activates_its_first_convolution():
     _, first = expose_layers(model, 1)(IMAGES)
     stem = weighted_layers(model, keras.layers.Conv2D)[0]
     np.testing.assert_allclose(first, tf.nn.relu(stem(IMAGES)), atol=1e-6)
+
+
+def convolved_by_hand(x, layer, strides, margin):
+    """Entry by entry, the image padded by `margin` pixels on every side."""
+    kernel = layer.kernel.numpy().astype("float64")
+    size = kernel.shape[0]
+    padded = np.pad(x, [(0, 0), (margin, margin), (margin, margin), (0, 0)])
+    rows = (padded.shape[1] - size) // strides + 1
+    columns = (padded.shape[2] - size) // strides + 1
+    found = np.zeros((len(x), rows, columns, kernel.shape[-1]))
+    for row, column in itertools.product(range(rows), range(columns)):
+        top, left = strides * row, strides * column
+        window = padded[:, top : top + size, left : left + size]
+        found[:, row, column] = np.tensordot(window, kernel, axes=3)
+    return found + (layer.bias.numpy() if layer.use_bias else 0)
+
+
+def normalised_by_hand(x, layer):
+    scale, offset, mean, variance = (w.numpy().astype("float64") for w in layer.weights)
+    return scale * (x - mean) / np.sqrt(variance + 1.001e-5) + offset
+
+
+@pytest.mark.parametrize("size", [8, 7])
+@pytest.mark.parametrize("name", ["resnet20-shortcut-batch-norm", "resnet20-bare-stem"])
+def test_networks_from_pytorch_are_those_by_numpy_alone(name, size):
+    network = NETWORKS[name](10, input_shape=(size, size, 3), blocks=1, seed=0)
+    draw = np.random.default_rng(0)
+    norms = weighted_layers(network, keras.layers.BatchNormalization)
+    for norm in norms:  # variances as small as epsilon too
+        norm.set_weights([draw.uniform(0.5, 1.5, w.shape) for w in norm.weights])
+        norm.moving_variance.assign(10.0 ** draw.uniform(-5, 0, norm.moving_variance.shape))
+        norm.gamma.assign(np.sqrt(norm.moving_variance))
+    for convolution in weighted_layers(network, keras.layers.Conv2D):
+        if convolution.use_bias:
+            convolution.bias.assign(draw.normal(size=convolution.bias.shape))
+    images = draw.uniform(size=(2, size, size, 3))
+
+    convolutions = iter(weighted_layers(network, keras.layers.Conv2D))
+    norms = iter(norms)
+    bare = name == "resnet20-bare-stem"
+    x = convolved_by_hand(images, next(convolutions), 1, 1)
+    x = np.maximum(x if bare else normalised_by_hand(x, next(norms)), 0)
+    for stage in range(3):
+        strides = 2 if stage else 1
+        first = next(convolutions)
+        assert first.strides == (strides, strides)
+        y = np.maximum(normalised_by_hand(convolved_by_hand(x, first, strides, 1), next(norms)), 0)
+        # Layers of one depth are in the order of their making: branch, then shortcut.
+        second = next(convolutions)
+        y = convolved_by_hand(y, second, 1, 1)
+        if stage:
+            shortcut = next(convolutions)
+            assert shortcut.kernel_size == (1, 1)
+            x = convolved_by_hand(x, shortcut, strides, 0)
+        y = normalised_by_hand(y, next(norms))
+        if stage and not bare:
+            x = normalised_by_hand(x, next(norms))
+        x = np.maximum(x + y, 0)
+    kernel, bias = network.layers[-1].get_weights()
+    expected = x.mean(axis=(1, 2)) @ kernel + bias
+    assert np.abs(expected).max() > 0.1
+    found = network(images.astype("float32"), training=False)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_padding_decides_the_values_on_even_sizes_and_neither_shapes_nor_weights(network):
+    symmetric = small_resnet20(padding="symmetric")
+    assert symmetric.count_params() == network.count_params()
+    assert_same(symmetric.get_weights(), network.get_weights())
+    assert np.abs(symmetric(IMAGES) - network(IMAGES)).max() > 1e-2
+    odd = {"input_shape": (5, 5, 3)}  # where "same" is one pixel on every side
+    pair = [small_resnet20(padding=padding, **odd) for padding in ("same", "symmetric")]
+    np.testing.assert_allclose(pair[0](IMAGES[:, :5, :5]), pair[1](IMAGES[:, :5, :5]), atol=1e-5)
+
+
+def test_moving_statistics_of_the_authors_networks_keep_nine_tenths():
+    model = NETWORKS["resnet8-shortcut-batch-norm"](10, input_shape=SMALL, seed=0)
+    norms = weighted_layers(model, keras.layers.BatchNormalization)
+    assert {(norm.momentum, norm.epsilon) for norm in norms} == {(0.9, 1.001e-5)}
+    stem = weighted_layers(model, keras.layers.Conv2D)[0]
+    mean = stem(IMAGES).numpy().mean(axis=(0, 1, 2))
+    model(IMAGES, training=True)
+    np.testing.assert_allclose(norms[0].moving_mean, 0.1 * mean, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("tap", ["activation", "convolution"])
+def test_layers_behind_explicit_padding_are_exposed_and_summed(tap):
+    """The symbolic input of a strided convolution is then the padded image."""
+    model = NETWORKS["resnet8-shortcut-batch-norm"](10, input_shape=SMALL, seed=0)
+    assert count_convolutions(model) == 7
+    exposed = expose_layers(model, 7, tap=tap)(IMAGES)[1:]
+    assert [output.shape[1] for output in exposed] == [8, 8, 8, 4, 4, 2, 2]
+    sums = LayerSums(model, 7, tap=tap)
+    values = keras.Model(model.input, sums.sources)(IMAGES)
+    zero = keras.Model(model.input, sums.sources)(tf.zeros_like(IMAGES))
+    for made, of_zero, output, of_zero_output in zip(
+        sums(values),
+        sums(zero),
+        exposed,
+        expose_layers(model, 7, tap=tap)(0 * IMAGES)[1:],
+        strict=True,
+    ):
+        axes = [1, 2, 3]
+        # Equal but for a constant, which a convolution without bias does not have.
+        np.testing.assert_allclose(
+            tf.reduce_sum(made, axes) - tf.reduce_sum(of_zero, axes),
+            tf.reduce_sum(output, axes) - tf.reduce_sum(of_zero_output, axes),
+            rtol=1e-3,
+            atol=1e-2,
+        )
+
+
+def test_explicit_padding_folds_and_keeps_its_residual_blocks():
+    model = NETWORKS["resnet8-shortcut-batch-norm"](10, input_shape=SMALL, seed=0)
+    for norm in weighted_layers(model, keras.layers.BatchNormalization):
+        draw = np.random.default_rng(0)
+        norm.set_weights([draw.uniform(0.5, 1.5, w.shape) for w in norm.weights])
+    folded = FoldedNetwork(model)
+    assert len(folded.weights()) == 9  # all convolutions, those on shortcuts too
+    (found,) = tf.function(folded)(IMAGES)
+    np.testing.assert_allclose(found, model(IMAGES, training=False), rtol=1e-4, atol=1e-4)
+    scaled = scale_residual_gradients(model, 0.5)
+    np.testing.assert_allclose(scaled(IMAGES), model(IMAGES), atol=1e-5)
 
 
 @pytest.mark.parametrize("penalty", [0.0, 3e-4])
@@ -262,6 +397,11 @@ def test_an_exposed_network_keeps_its_name():
         ({"seed": -1}, "seed.*Received: -1"),
         ({"activation": "lealy_relu"}, "Unknown activation. Did you mean leaky_relu"),
         ({"kernel_penalty": -1.0}, "kernel_penalty of at least 0"),
+        ({"padding": "symetric"}, "Unknown padding. Did you mean symmetric"),
+        ({"batch_norm_epsilon": 0.0}, "positive batch_norm_epsilon. Received: 0.0"),
+        ({"batch_norm_epsilon": -1e-5}, "positive batch_norm_epsilon"),
+        ({"batch_norm_momentum": 1.0}, r"batch_norm_momentum in \[0, 1\). Received: 1.0"),
+        ({"batch_norm_momentum": -0.1}, r"batch_norm_momentum in \[0, 1\)"),
     ],
 )
 def test_refuses_bad_arguments(arguments, message):
@@ -309,3 +449,43 @@ def test_depth_of_the_networks(name, convolutions):
 def test_refuses_stages_without_blocks():
     with pytest.raises(InputError, match="blocks of at least 1"):
         resnet20(10, blocks=0)
+
+
+def test_all_weights_are_penalised_and_saved_with_their_penalty(tmp_path):
+    model = NETWORKS["resnet8-shortcut-batch-norm"](10, input_shape=SMALL, seed=0)
+    draw = np.random.default_rng(0)
+    for weight in model.trainable_variables:
+        weight.assign(draw.normal(size=weight.shape))
+    penalize_all_weights(model, 5e-5)
+    expected = 5e-5 * sum(np.sum(np.square(w.numpy())) for w in model.trainable_variables)
+    assert len(model.losses) == len(model.trainable_variables) == 9 + 2 * 9 + 2
+    assert float(sum(model.losses)) == pytest.approx(expected, rel=1e-5)
+    model.save(tmp_path / "network.keras")
+    loaded = keras.models.load_model(tmp_path / "network.keras")
+    assert float(sum(loaded.losses)) == pytest.approx(expected, rel=1e-5)
+    # The gradient is what a weight decay of 1e-4 adds.
+    with tf.GradientTape() as tape:
+        total = tf.add_n(loaded.losses)
+    for weight, gradient in zip(
+        loaded.trainable_variables,
+        tape.gradient(total, [w.value for w in loaded.trainable_variables]),
+        strict=True,
+    ):
+        np.testing.assert_allclose(gradient, 1e-4 * weight.numpy(), rtol=1e-5)
+    penalize_all_weights(model, 0.0)
+    assert not model.losses
+
+
+def test_weights_inside_of_a_nested_network_are_penalised_too():
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    model = keras.Sequential([keras.Input((4,)), inner, keras.layers.Dense(2)])
+    penalize_all_weights(model, 1.0)
+    assert len(model.losses) == 4
+
+
+def test_a_weight_that_takes_no_penalty_is_named():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.PReLU(name="curved")])
+    with pytest.raises(InputError, match="penalized='convolutions'. Received: .*curved/alpha"):
+        penalize_all_weights(model, 1.0)
+    with pytest.raises(InputError, match="penalty of at least 0"):
+        penalize_all_weights(model, -1.0)

@@ -144,3 +144,21 @@ def test_second_derivative_is_exact_only_meanwhile(float64, normalization, exact
         found, measured = measure()
     # Were this to hold without, TensorFlow would have it right, and the module could go.
     assert (found == pytest.approx(measured, rel=1e-5)) == exact
+
+
+def test_moments_are_computed_once_whatever_the_epsilon():
+    """They are taken before the epsilon is known, and the last one seen is expected."""
+    x = pixels = keras.Input((8, 8, 3))
+    for _ in range(3):
+        x = keras.layers.BatchNormalization(epsilon=1.001e-5)(keras.layers.Conv2D(4, 3)(x))
+    network = keras.Model(pixels, x)
+
+    def fused():
+        with differentiable_twice():
+            traced = tf.function(lambda images: network(images, training=True))
+            graph = traced.get_concrete_function(tf.zeros((2, 8, 8, 3))).graph
+        nodes = [node for node in graph.as_graph_def().node if node.op == "FusedBatchNormV3"]
+        return sum(node.attr["is_training"].b for node in nodes)
+
+    assert fused() <= 4
+    assert fused() == 3

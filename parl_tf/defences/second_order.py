@@ -18,7 +18,7 @@ _lock = threading.Lock()
 _users = 0  # replicas trace their steps in threads, each with a use of its own
 _originals: dict[str, Any] = {}
 _moments_of: dict[int, BatchMoments] = {}  # by the id of the mean, which stays alive with it
-_USUAL_EPSILON = 1e-3  # of Keras's normalisation by batch; moments are taken before it is known
+_likely_epsilon = 1e-3  # the last one seen; moments are taken before that of theirs is known
 
 
 @contextlib.contextmanager
@@ -67,7 +67,7 @@ def _moments(
     x = tf.convert_to_tensor(x)
     over_all_but_channels = x.shape.rank == 4 and tf.nest.flatten(axes) == [0, 1, 2]
     if x.dtype == tf.float32 and over_all_but_channels and not keepdims:
-        moments = BatchMoments(x, _USUAL_EPSILON)
+        moments = BatchMoments(x, _likely_epsilon)
         _moments_of[id(moments.mean)] = moments
         return moments.mean, moments.variance
     wide = tf.cast(x, tf.float32) if x.dtype.size < 4 else x
@@ -88,6 +88,7 @@ def _batch_normalization(
     name: str | None = None,
 ) -> tf.Tensor:
     """What `tf.nn.batch_normalization` returns; faster by the moments of the inputs themselves."""
+    global _likely_epsilon
     moments = _moments_of.get(id(mean))
     vectors = all(each is None or _is_vector(each) for each in (scale, offset))
     if (
@@ -99,8 +100,9 @@ def _batch_normalization(
     ):
         original = _originals["batch_normalization"]
         return original(x, mean, variance, offset, scale, variance_epsilon, name)
-    if variance_epsilon != moments.epsilon:
+    if variance_epsilon != moments.epsilon:  # a second fused operation, of the same moments
         moments = BatchMoments(x, variance_epsilon)
+        _likely_epsilon = variance_epsilon
     scale = tf.ones_like(mean) if scale is None else tf.convert_to_tensor(scale)
     offset = tf.zeros_like(mean) if offset is None else tf.convert_to_tensor(offset)
     return batch_normalized(moments, scale, offset)

@@ -20,6 +20,11 @@ ACTIVATIONS: dict[str, Callable[[], keras.Layer]] = {
 }
 """Activations by name."""
 
+PADDINGS = ("same", "symmetric")
+"""How strided convolutions are padded: "same" as Keras and TensorFlow do, a 3x3 kernel of stride 2
+on an even size by one pixel below and to the right only; "symmetric" as PyTorch's networks are, by
+one pixel on every side."""
+
 
 def pixel_input(
     num_classes: int, input_shape: tuple[int, int, int], seed: int | None
@@ -63,27 +68,45 @@ def convolution(
     initializer: keras.initializers.Initializer,
     use_bias: bool,
     kernel_penalty: float,
+    padding: str = "same",
 ) -> keras.KerasTensor:
     """A convolution that keeps the image's size up to its strides.
 
-    Its kernel has an L2 penalty of `kernel_penalty` times the sum of its squares.
+    Its kernel, of an odd size, has an L2 penalty of `kernel_penalty` times the sum of its squares.
     """
     if kernel_penalty < 0:
         raise InputError(f"Expected kernel_penalty of at least 0. Received: {kernel_penalty}.")
+    check_choice("padding", padding, PADDINGS)
+    margin = kernel_size // 2
+    explicit = padding == "symmetric" and strides > 1 and margin > 0
+    if explicit:
+        x = keras.layers.ZeroPadding2D(margin)(x)
     return keras.layers.Conv2D(
         filters,
         kernel_size,
         strides=strides,
-        padding="same",
+        padding="valid" if explicit else "same",
         use_bias=use_bias,
         kernel_initializer=initializer,
         kernel_regularizer=keras.regularizers.L2(kernel_penalty) if kernel_penalty else None,
     )(x)
 
 
-def batch_norm(x: keras.KerasTensor) -> keras.KerasTensor:
-    """Normalises by batch: by the whole one, where the network is made for several replicas."""
-    return keras.layers.BatchNormalization(synchronized=num_replicas() > 1)(x)
+def batch_norm(
+    x: keras.KerasTensor, *, epsilon: float = 1e-3, momentum: float = 0.99
+) -> keras.KerasTensor:
+    """Normalises by batch: by the whole one, where the network is made for several replicas.
+
+    Raises:
+        InputError: An epsilon that is not positive, or a momentum outside [0, 1).
+    """
+    if not 0 < epsilon < float("inf"):
+        raise InputError(f"Expected a positive batch_norm_epsilon. Received: {epsilon}.")
+    if not 0 <= momentum < 1:
+        raise InputError(f"Expected batch_norm_momentum in [0, 1). Received: {momentum}.")
+    return keras.layers.BatchNormalization(
+        epsilon=epsilon, momentum=momentum, synchronized=num_replicas() > 1
+    )(x)
 
 
 def normalize(pixels: keras.KerasTensor, normalization: Normalization) -> keras.KerasTensor:

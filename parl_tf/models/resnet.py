@@ -1,6 +1,7 @@
 """ResNet20, and the variants of it that the methods' authors trained."""
 
 import functools
+from typing import Any
 
 import keras
 
@@ -32,6 +33,9 @@ def resnet20(
     convolution_bias: bool = True,
     stem_batch_norm: bool = True,
     shortcut_batch_norm: bool = False,
+    padding: str = "same",
+    batch_norm_epsilon: float = 1e-3,
+    batch_norm_momentum: float = 0.99,
     kernel_penalty: float = 1e-4,
     seed: int | None = None,
     name: str | None = None,
@@ -55,6 +59,13 @@ def resnet20(
         convolution_bias: Whether convolutions have biases (not in DVERGE's network).
         stem_batch_norm: Whether the stem is normalised (not in Guardian's network).
         shortcut_batch_norm: Whether shortcut convolutions are normalised (DVERGE's network).
+        padding: How strided convolutions are padded: "same" as in Keras, which pads a 3x3 kernel
+            of stride 2 on an even size below and to the right only, or "symmetric" by one pixel
+            on every side, as in networks written with PyTorch.
+        batch_norm_epsilon: Added to the variance in batch normalisation. On GPUs the fused
+            operation takes at least 1.001e-5.
+        batch_norm_momentum: What the moving statistics keep of themselves in a step: 0.9 is what
+            PyTorch calls a momentum of 0.1.
         kernel_penalty: L2 penalty on the convolutions' kernels: its factor before their squares.
         seed: Seed of the initial weights; None draws one.
         name: Name of the model.
@@ -88,8 +99,11 @@ def resnet20(
             initializer=next(initializers),
             use_bias=convolution_bias,
             kernel_penalty=kernel_penalty,
+            padding=padding,
         )
-        return batch_norm(x) if normalized else x
+        if not normalized:
+            return x
+        return batch_norm(x, epsilon=batch_norm_epsilon, momentum=batch_norm_momentum)
 
     x = normalize(pixels, normalization)
     x = activate()(convolve(x, _FILTERS[0], 3, 1, stem_batch_norm))
@@ -116,12 +130,21 @@ def resnet20(
 resnet20_leaky_relu = functools.partial(resnet20, activation="leaky_relu")
 """The network that GAL was published with. Source: arXiv 1901.09981, section 5."""
 
-resnet20_shortcut_batch_norm = functools.partial(
-    resnet20, convolution_bias=False, shortcut_batch_norm=True
-)
-"""The network that DVERGE was published with. Source: the authors' code for arXiv 2009.14720."""
+# Of PyTorch, which DVERGE, TRS and Guardian were published with. Its epsilon is 1e-5, a little less
+# than the fused operation takes.
+_AS_IN_PYTORCH: dict[str, Any] = {
+    "padding": "symmetric",
+    "batch_norm_epsilon": 1.001e-5,
+    "batch_norm_momentum": 0.9,
+}
 
-resnet20_bare_stem = functools.partial(resnet20, stem_batch_norm=False)
+resnet20_shortcut_batch_norm = functools.partial(
+    resnet20, convolution_bias=False, shortcut_batch_norm=True, **_AS_IN_PYTORCH
+)
+"""The network that DVERGE and TRS were published with. Source: the authors' code for
+arXiv 2009.14720 and 2104.00671."""
+
+resnet20_bare_stem = functools.partial(resnet20, stem_batch_norm=False, **_AS_IN_PYTORCH)
 """The network that Guardian was published with. Source: the authors' code for arXiv 2112.04948
 v2."""
 
@@ -129,4 +152,4 @@ resnet8 = functools.partial(resnet20, blocks=1)
 """A small sibling with seven main convolutions, for trying things out."""
 
 resnet8_shortcut_batch_norm = functools.partial(resnet20_shortcut_batch_norm, blocks=1)
-"""The small sibling of the network that DVERGE was published with."""
+"""The small sibling of the network that DVERGE and TRS were published with."""

@@ -22,6 +22,9 @@ def wide_resnet(
     normalization: Normalization = None,
     depth: int = 28,
     width: int = 10,
+    padding: str = "same",
+    batch_norm_epsilon: float = 1e-3,
+    batch_norm_momentum: float = 0.99,
     kernel_penalty: float = 2.5e-4,
     seed: int | None = None,
     name: str | None = None,
@@ -38,6 +41,9 @@ def wide_resnet(
         normalization: As for `resnet20`.
         depth: Layers as the paper counts them, 6n + 4 for n blocks a stage.
         width: Factor on the number of filters.
+        padding: As for `resnet20`; "symmetric" in the authors' code.
+        batch_norm_epsilon: As for `resnet20`; 1e-5 in the authors' code.
+        batch_norm_momentum: As for `resnet20`; 0.9 in the authors' code.
         kernel_penalty: L2 penalty on the convolutions' kernels: its factor before their squares.
             The default is the gradient of the paper's weight decay of 5e-4.
         seed: Seed of the initial weights; None draws one.
@@ -68,10 +74,12 @@ def wide_resnet(
             initializer=next(initializers),
             use_bias=False,
             kernel_penalty=kernel_penalty,
+            padding=padding,
         )
 
     def activate(x):
-        return keras.layers.ReLU()(batch_norm(x))
+        x = batch_norm(x, epsilon=batch_norm_epsilon, momentum=batch_norm_momentum)
+        return keras.layers.ReLU()(x)
 
     x = convolve(normalize(pixels, normalization), _FILTERS[0], 3, 1)
     for stage, filters in enumerate(_FILTERS):
