@@ -33,7 +33,7 @@ def training_batches(
         max_shift: Images are shifted by up to so many pixels each way, the gap black; 0 for none.
         flip: Whether half of the images are mirrored left to right.
         noise_stddev: Half of the images get Gaussian noise of this deviation, in pixel units of
-            [0, 1], and are clipped to [0, 1]; 0 for none.
+            [0, 1], and are clipped to [0, 1] (not in the common port of GAL); 0 for none.
         initial_epoch: Epoch of the first pass; a resumed run gives `fit` the same number.
 
     Returns:

@@ -21,6 +21,9 @@ PIXEL_STATISTICS = {
     "digits": ((0.3051,) * 3, (0.3240,) * 3),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    # With the mean over images of an image's own deviation, which many take for the deviation.
+    "cifar10-image-deviation": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100-image-deviation": ((0.5071, 0.4865, 0.4409), (0.2009, 0.1984, 0.2023)),
 }
 
 _DIGITS_TEST_EXAMPLES = 500

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from parl_tf.augmentation import paired_batches, training_batches
 from parl_tf.checkpoints import Checkpoints, continue_run
-from parl_tf.data import MIRRORED_DATASETS, PIXEL_STATISTICS, Dataset, Split
+from parl_tf.data import MIRRORED_DATASETS, Dataset, Split
 from parl_tf.defences import METHODS
 from parl_tf.defences.base import Ensemble
 from parl_tf.determinism import is_deterministic
@@ -24,6 +24,7 @@ from parl_tf.diversity.gradients import DiversityDiagnostics
 from parl_tf.errors import ExistingRunError, InputError
 from parl_tf.locks import locked
 from parl_tf.models import NETWORKS
+from parl_tf.models.penalties import penalize_all_weights
 from parl_tf.progress import TimeLeft
 from parl_tf.recipes import Recipe, recipe_for
 from parl_tf.replicas import num_replicas
@@ -73,7 +74,7 @@ def build_ensemble(
     make = METHODS[method]
     recipe = recipe or recipe_for(method)
     network = NETWORKS[recipe.network]
-    normalization = dataset.name if dataset.name in PIXEL_STATISTICS else None
+    normalization = recipe.pixel_statistics(dataset.name)
     options = {} if recipe.kernel_penalty is None else {"kernel_penalty": recipe.kernel_penalty}
     members = [
         network(
@@ -85,6 +86,9 @@ def build_ensemble(
         )
         for member_seed in _member_seeds(seed, num_members)
     ]
+    if recipe.penalized == "all":
+        for member in members:
+            penalize_all_weights(member, _resolved(recipe).kernel_penalty or 0.0)
     return make(members, seed=seed, **arguments)
 
 
@@ -209,7 +213,7 @@ def _configuration(method, ensemble, dataset, recipe, seed, started):
             "validation_examples": len(dataset.validation),
             "seed": dataset.seed,
         },
-        "recipe": _as_json(recipe),
+        "recipe": recipe.to_json(),
         "deterministic": is_deterministic(),
         "devices": num_replicas(),
         "versions": versions(),
@@ -310,12 +314,6 @@ def _resolved(recipe: Recipe) -> Recipe:
         return recipe
     parameters = inspect.signature(NETWORKS[recipe.network]).parameters
     return dataclasses.replace(recipe, kernel_penalty=parameters["kernel_penalty"].default)
-
-
-def _as_json(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as it is in a configuration."""
-    decay_at = None if recipe.decay_at is None else list(recipe.decay_at)
-    return {**dataclasses.asdict(recipe), "decay_at": decay_at}
 
 
 def _optimizer(recipe: Recipe, steps_an_epoch: int) -> keras.optimizers.Optimizer:

@@ -242,6 +242,10 @@ def test_cifar10_is_the_known_one(cifar10_dir):
     # A copy whose images went through JPEG differs by as much, as TensorFlow decodes it.
     np.testing.assert_allclose([c.mean(dtype="float64") for c in channels], mean, atol=6e-3)
     np.testing.assert_allclose([c.std(dtype="float64") for c in channels], deviation, atol=6e-3)
+    same_mean, by_image = PIXEL_STATISTICS["cifar10-image-deviation"]
+    assert same_mean == mean
+    found = [np.mean(c.std(axis=(1, 2), dtype="float64", ddof=1)) for c in channels]
+    np.testing.assert_allclose(found, by_image, atol=6e-3)
 
 
 def test_sample_is_fixed_by_its_seed_and_draws_different_examples(digits):

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import pytest
 
@@ -31,6 +32,9 @@ def test_the_paper_trains_all_alike():
         ("trs", {"optimizer": "adam", "epochs": 120, "learning_rate": 1e-3}),
         ("guardian", {"epochs": 50, "batch_size": 64, "kernel_penalty": 0.0}),
         ("guardian", {"network": "resnet20-bare-stem", "decay_at": (0.5, 0.8)}),
+        ("adp", {"decay_at": (101 / 200, 151 / 200), "penalized": "convolutions"}),
+        ("trs", {"network": "resnet20-shortcut-batch-norm", "pixel_deviation": "image"}),
+        *((m, {"kernel_penalty": 5e-5, "penalized": "all"}) for m in ("gal", "dverge", "trs")),
     ],
 )
 def test_authors_recipes(method, expected):
@@ -55,6 +59,8 @@ def test_changes_replace_single_values():
         ({"decay_at": (0.5, 0.5)}, "decay_at"),
         ({"decay_at": (0.0,)}, "decay_at"),
         ({"decay_at": (0.5, 1.0)}, "decay_at"),
+        ({"penalized": "kernels"}, "Unknown penalized"),
+        ({"pixel_deviation": "images"}, "Did you mean image"),
     ],
 )
 def test_refuses_bad_values(arguments, message):
@@ -65,3 +71,21 @@ def test_refuses_bad_values(arguments, message):
 def test_refuses_an_unknown_recipe():
     with pytest.raises(InputError, match="Did you mean paper"):
         recipe_for("parl", "papers")
+
+
+def test_a_recipe_of_before_is_written_as_it_was_then():
+    """So that what was begun by an older version equals what the same options are now."""
+    written = Recipe(decay_at=(0.5,)).to_json()
+    assert set(written) == {
+        *("epochs", "batch_size", "optimizer", "learning_rate", "decay_at", "network"),
+        *("kernel_penalty", "noise_stddev", "max_shift"),
+    }
+    assert written["decay_at"] == [0.5]
+
+
+@pytest.mark.parametrize("method", AUTHORS)
+def test_what_is_written_of_a_recipe_is_enough_to_make_it_again(method):
+    recipe = recipe_for(method)
+    written = json.loads(json.dumps(recipe.to_json()))
+    decay_at = written.pop("decay_at")
+    assert Recipe(decay_at=None if decay_at is None else tuple(decay_at), **written) == recipe
