@@ -14,6 +14,7 @@ from parl_tf.defences.base import Ensemble
 from parl_tf.errors import UnreadableFileError
 from parl_tf.runs import (
     check_checkpoint,
+    completed,
     cut_history,
     find_checkpoints,
     holds_run,
@@ -55,7 +56,8 @@ def continue_run(
 
     Args:
         folder: The run folder, or where one is to be.
-        config: What the run is to be; that in the folder must be equal, up to `versions`.
+        config: What the run is to be; that in the folder must be equal, up to `versions` and
+            what its version did not have yet.
 
     Returns:
         The ensemble, compiled as it was, and the number of epochs that it has been trained for;
@@ -65,7 +67,7 @@ def continue_run(
     checkpoints = find_checkpoints(folder)
     if not checkpoints or not holds_run(folder):
         return None
-    begun, wanted = read_config(folder), json.loads(json.dumps(config))
+    begun, wanted = completed(read_config(folder)), json.loads(json.dumps(config))
     versions = begun.pop("versions", None), wanted.pop("versions", None)
     if begun != wanted:
         others = [key for key in {**begun, **wanted} if begun.get(key) != wanted.get(key)]

@@ -13,7 +13,7 @@ from parl_tf.determinism import enable_determinism, is_deterministic
 from parl_tf.devices import spread_over
 from parl_tf.errors import ExistingRunError, InputError, UnreadableFileError
 from parl_tf.recipes import PAPER, Recipe
-from parl_tf.runs import is_finished, read_config
+from parl_tf.runs import completed, is_finished, read_config
 from parl_tf.training import OWN_START, build_ensemble, train
 
 _MOST_DEVICES = 256
@@ -49,7 +49,7 @@ def resume(
         UnreadableFileError: The configuration in the folder cannot be used.
         DivergedError: The loss became infinite or NaN.
     """
-    config = read_config(run)
+    config = completed(read_config(run))
     if is_finished(run):
         raise ExistingRunError(f"The run in {run} is finished; there is nothing to resume.")
     devices = config.get("devices")

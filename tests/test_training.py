@@ -1,6 +1,8 @@
 import functools
+import json
 import logging
 import shutil
+import zipfile
 
 import keras
 import numpy as np
@@ -15,6 +17,7 @@ from parl_tf.recipes import Recipe, recipe_for
 from parl_tf.resuming import resume
 from parl_tf.runs import find_checkpoints, load_model, read_config, read_history
 from parl_tf.training import _optimizer, build_ensemble, train
+from parl_tf.whole_files import sha256_of
 
 # Validation images, and so the diagnosed ones, are one batch, which is traced once.
 DIGITS = parl_tf.load_dataset("digits", train_examples=64, validation_fraction=0.05)
@@ -81,7 +84,7 @@ SHORT = {"epochs": 2, "batch_size": 16}
 
 def test_run_resolves_its_recipe_and_reports_diversity(tmp_path, small_networks):
     out = tmp_path / "run"
-    recipe = recipe_for("gal", **SHORT)
+    recipe = recipe_for("gal", kernel_penalty=None, **SHORT)
     train("gal", DIGITS, out, recipe=recipe, num_members=2, seed=3, verbose=0)
     assert set(small_networks) == {"resnet20-leaky-relu"}
     config = read_config(out)
@@ -202,7 +205,7 @@ def assert_equal_runs(folder, ensemble, other_folder, other):
     [
         ("unprotected", {"noise_stddev": 0.1}, {}),
         ("parl", {}, {"num_layers": 1, "adversarial_training": {"num_steps": 1}}),
-        ("trs", {"optimizer": "sgd", "decay_at": (0.4,)}, {"num_steps": 1}),
+        ("trs", {"optimizer": "sgd", "decay_at": (0.4,)}, {}),
     ],
 )
 def test_an_interrupted_training_continues_as_if_it_had_not_been(
@@ -226,6 +229,50 @@ def test_an_interrupted_training_continues_as_if_it_had_not_been(
     assert read_config(resumed) == read_config(whole)
     with pytest.raises(ExistingRunError, match="is finished"):
         resume(resumed)
+
+
+LATER = {
+    "trs": {"smoothness_scale": "example", "move_half": True},
+    "guardian": {"stem_tap": None, "norms": "differentiated", "correlation": "pearson"},
+}
+
+
+@pytest.mark.parametrize("method", LATER)
+def test_a_run_of_an_older_version_is_continued_as_it_was_begun(tmp_path, tiny_networks, method):
+    """Its configuration and its checkpoint have neither the recipe's nor the method's new parts."""
+    options = {"recipe": Recipe(epochs=2, batch_size=16), "num_members": 2, "verbose": 0}
+    arguments = {**LATER[method], **({"num_layers": 1} if method == "guardian" else {})}
+    whole = train(method, DIGITS, tmp_path / "whole", arguments=arguments, **options)
+    older = tmp_path / "older"
+    with pytest.raises(KeyboardInterrupt):
+        train(method, DIGITS, older, arguments=arguments, callbacks=[InterruptedIn(1)], **options)
+    config = read_config(older)
+    assert not {"penalized", "pixel_deviation"} & set(config["recipe"])
+    for name in LATER[method]:
+        del config["arguments"][name]
+    (older / "config.json").write_text(json.dumps(config))
+    checkpoint = older / "checkpoint-0001.keras"
+    without(checkpoint, LATER[method])
+    continued = resume(older, verbose=0)
+    for ours, theirs in zip(continued.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    found = continued.get_config()
+    assert {name: found[name] for name in LATER[method]} == LATER[method]
+
+
+def without(checkpoint, names):
+    """Takes arguments out of a saved ensemble, and renews the checksum beside it."""
+    with zipfile.ZipFile(checkpoint) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(parts["config.json"])
+    for name in names:
+        del config["config"][name]
+    parts["config.json"] = json.dumps(config).encode()
+    with zipfile.ZipFile(checkpoint, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    checksum = checkpoint.with_name(f"{checkpoint.name}.sha256")
+    checksum.write_text(f"{sha256_of(checkpoint)}  {checkpoint.name}\n")
 
 
 @pytest.mark.slow
@@ -342,6 +389,72 @@ def test_rate_follows_the_schedule_step_by_step(decay_at, rates, name):
         optimizer.iterations.assign(step)
         found.append(float(optimizer.learning_rate))
     assert found == pytest.approx(rates, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("method", "epochs"),
+    [
+        ("adp", (101, 50, 49)),
+        ("trs", (41, 40, 39)),
+        ("guardian", (25, 15, 10)),
+        ("dverge", (100, 50, 50)),
+        ("gal", (100, 50, 50)),
+    ],
+)
+@pytest.mark.parametrize("steps", [1, 351, 703])
+def test_rates_fall_after_whole_epochs_as_in_the_authors_code(method, epochs, steps):
+    recipe = recipe_for(method)
+    assert sum(epochs) == recipe.epochs
+    optimizer = _optimizer(recipe, steps)
+    for number, ends in enumerate(np.cumsum(epochs)):
+        for step in (ends * steps - epochs[number] * steps, ends * steps - 1):  # first and last
+            optimizer.iterations.assign(step)
+            expected = recipe.learning_rate / 10**number
+            assert float(optimizer.learning_rate) == pytest.approx(expected, rel=1e-6)
+
+
+def cifar(name):
+    """Noise under the name of a data set."""
+    draw = np.random.default_rng(0)
+    split = parl_tf.data.Split(draw.random((20, 8, 8, 3), "float32"), np.arange(20) % 10)
+    return parl_tf.data.Dataset(name, tuple("abcdefghij"), split, split, split, "0" * 16, 0)
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "mean", "deviation"),
+    [
+        ("dverge", "cifar10", (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+        ("trs", "cifar10", (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+        ("gal", "cifar10", (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+        ("dverge", "cifar100", (0.5071, 0.4865, 0.4409), (0.2009, 0.1984, 0.2023)),
+        ("dverge", "digits", (0.3051,) * 3, (0.3240,) * 3),
+        ("parl", "cifar10", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+        ("guardian", "cifar10", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    ],
+)
+def test_pixels_are_normalised_as_in_the_method_s_recipe(method, name, mean, deviation):
+    recipe = recipe_for(method, network="resnet8")
+    member = build_ensemble(method, cifar(name), recipe=recipe, num_members=2).members[0]
+    (layer,) = [layer for layer in member.layers if type(layer).__name__ == "Normalization"]
+    pixels = np.random.default_rng(1).random((1, 8, 8, 3), "float32")
+    np.testing.assert_allclose(layer(pixels), (pixels - mean) / np.array(deviation), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("method", "penalty", "count"),
+    [("dverge", 5e-5, 29), ("trs", 5e-5, 29), ("guardian", 0.0, 0), ("adp", 1e-4, 9)],
+)
+def test_weights_decay_as_in_the_method_s_recipe(method, penalty, count):
+    """Nine kernels, nine scales and offsets and the dense layer, or the kernels alone."""
+    network = "resnet8-shortcut-batch-norm" if penalty == 5e-5 else "resnet8"
+    recipe = recipe_for(method, network=network)
+    for member in build_ensemble(method, cifar("cifar10"), recipe=recipe, num_members=2).members:
+        weights = member.trainable_variables
+        assert len(member.losses) == count
+        if count == 9:
+            weights = [w for w in weights if len(w.shape) == 4]
+        expected = penalty * sum(np.sum(np.square(weight.numpy())) for weight in weights)
+        assert float(sum(member.losses)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_folder_of_something_else_is_refused_before_anything_is_done(tmp_path):

@@ -43,7 +43,12 @@ def smoothness_by_hand(members, images, labels):
     return np.mean([np.sum(own**2, axis=1) for own in gradients])
 
 
+AUTHORS = {"smoothness_scale": "batch", "move_half": False}
+
+
 def ensemble_of(network=smooth_network, num_members=3, compiled=None, **arguments):
+    """TRS by per-example gradients and with moved images, unless told otherwise."""
+    arguments = {"smoothness_scale": "example", "move_half": True, **arguments}
     members = [network(seed) for seed in range(num_members)]
     ensemble = parl_tf.TRS(members, **arguments)
     options = {"optimizer": keras.optimizers.SGD(0.01), "jit_compile": False, **(compiled or {})}
@@ -66,6 +71,110 @@ def test_smoothness_is_the_mean_squared_length_of_gradients(float64):
     expected = smoothness_by_hand(ensemble.members, images, labels)
     found = evaluated(ensemble, images, labels)["smoothness"]
     assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_by_default_scale_and_images_are_those_of_the_authors_script():
+    ensemble = parl_tf.TRS([smooth_network(0), smooth_network(1)])
+    config = ensemble.get_config()
+    assert {key: config[key] for key in AUTHORS} == AUTHORS
+    assert [metric.name for metric in ensemble.term_trackers] == ["cosine", "smoothness"]
+
+
+@pytest.mark.parametrize("count", [6, 1])
+@pytest.mark.parametrize("training", [False, True])
+def test_by_default_smoothness_is_of_the_mean_loss_of_the_batch(float64, count, training):
+    ensemble = ensemble_of(**AUTHORS)
+    images, labels = batch(count)
+    expected = 0.0
+    for member in ensemble.members:  # the authors' lines
+        with tf.GradientTape() as tape:
+            points = tf.constant(images)
+            tape.watch(points)
+            loss = tf.reduce_mean(
+                tf.nn.sparse_softmax_cross_entropy_with_logits(labels, member(points))
+            )
+        gradient = tf.reshape(tape.gradient(loss, points), (count, -1))
+        expected += 2 * float(tf.reduce_mean(tf.reduce_sum(gradient**2, axis=1))) / 3
+    per_example = smoothness_by_hand(ensemble.members, images, labels)
+    assert per_example / expected == pytest.approx(count**2 / 2, rel=1e-12)
+    if training:
+        found = ensemble.train_on_batch(images, labels, return_dict=True)["smoothness"]
+    else:
+        found = evaluated(ensemble, images, labels)["smoothness"]
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_weighted_smoothness_is_what_the_loss_holds(float64):
+    ensemble = ensemble_of(**AUTHORS, smoothness_weight=7.0, cosine_weight=3.0)
+    logs = ensemble.train_on_batch(*batch(6), return_dict=True)
+    expected = logs["cross_entropy"] + 3 * logs["cosine"] + 7 * logs["smoothness"]
+    assert logs["loss"] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "compiled",
+    [{}, {"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 2}],
+    ids=["graph", "xla", "eager", "two steps"],
+)
+def test_validation_has_the_scale_of_training_whatever_its_batches(float64, compiled, tmp_path):
+    optimizer = keras.optimizers.SGD(0.0)
+    ensemble = ensemble_of(**AUTHORS, compiled={"optimizer": optimizer, **compiled})
+    images, labels = batch(10)
+    expected = smoothness_by_hand(ensemble.members, images, labels)
+    assert evaluated(ensemble, images, labels)["smoothness"] == pytest.approx(
+        2 / 10**2 * expected, rel=1e-9
+    )
+    history = ensemble.fit(  # batches of 4, 4 and 2
+        *(images, labels, 4),
+        epochs=2,
+        verbose=0,
+        validation_data=(images, labels),
+        validation_batch_size=10,
+    ).history
+    np.testing.assert_allclose(history["val_smoothness"], 2 / 4**2 * expected, rtol=1e-9)
+    ensemble.save(tmp_path / "trained.keras")
+    for each in (ensemble, keras.models.load_model(tmp_path / "trained.keras")):
+        for size in (3, 10):
+            found = each.evaluate(images, labels, size, verbose=0, return_dict=True)
+            assert found["smoothness"] == pytest.approx(2 / 4**2 * expected, rel=1e-9)
+    ensemble.fit(images, labels, 2, verbose=0)
+    found = evaluated(ensemble, images, labels)["smoothness"]
+    assert found == pytest.approx(2 / 2**2 * expected, rel=1e-9)
+
+
+def test_the_size_of_batches_is_no_argument_of_an_untrained_ensemble():
+    ensemble = ensemble_of(**AUTHORS)
+    before = set(ensemble.get_config())
+    ensemble.train_on_batch(*batch(4))
+    assert set(ensemble.get_config()) - before == {"batch_size"}
+
+
+def test_in_half_precision_a_large_batch_has_the_smoothness_of_float32():
+    images, labels = examples(160)
+    found = []
+    for policy in ("float32", "mixed_float16"):
+        keras.config.set_dtype_policy(policy)
+        try:
+            ensemble = ensemble_of(
+                **AUTHORS, accuracy_weight=0.0, cosine_weight=0.0, smoothness_weight=1.0
+            )
+        finally:
+            keras.config.set_dtype_policy("float32")
+        before = ensemble.members[0].get_weights()[2]
+        found.append(ensemble.train_on_batch(images, labels, return_dict=True)["smoothness"])
+        found.append(ensemble.members[0].get_weights()[2] - before)
+    single, step, half, half_step = found
+    assert 0 < single < 2e-4  # 2 / 160^2 is 7.8e-5
+    assert half == pytest.approx(single, rel=1e-2)
+    assert np.abs(step).max() > 0
+    np.testing.assert_allclose(half_step, step, atol=0.05 * np.abs(step).max())
+
+
+def test_a_file_from_before_there_was_a_scale_keeps_what_was_done_then():
+    config = ensemble_of(**AUTHORS).get_config()
+    older = {key: value for key, value in config.items() if key not in AUTHORS}
+    again = parl_tf.TRS.from_config(older)
+    assert (again.smoothness_scale, again.move_half) == ("example", True)
 
 
 def test_cosine_is_the_mean_absolute_cosine_of_pairs(float64):
@@ -139,8 +248,9 @@ def test_without_a_radius_nothing_is_moved(float64):
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_derivative_against_finite_differences(float64, training):
-    ensemble = ensemble_of()
+@pytest.mark.parametrize("arguments", [{}, {**AUTHORS, "smoothness_weight": 100.0}])
+def test_derivative_against_finite_differences(float64, training, arguments):
+    ensemble = ensemble_of(**arguments)
     images, labels = map(tf.constant, batch(4))
 
     @tf.function
@@ -212,6 +322,7 @@ def test_zero_gradients_have_no_length_and_no_cosine():
         ({"first_radius": -0.1}, "radius in .0, 1.. Received: -0.1"),
         ({"last_radius": 8}, "radius in .0, 1.. Received: 8"),
         ({"num_steps": 0}, "num_steps of at least 1. Received: 0"),
+        ({"smoothness_scale": "batches"}, "Unknown smoothness_scale. Did you mean batch"),
         ({"smoothness_weight": float("nan")}, "finite weights"),
     ],
 )

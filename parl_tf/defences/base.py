@@ -388,7 +388,7 @@ class Ensemble(PortableModel):
     def from_config(cls, config: dict[str, Any]) -> "Ensemble":
         """Makes an ensemble from what `get_config` returned."""
         members = [keras.saving.deserialize_keras_object(member) for member in config["members"]]
-        return cls(**{**config, "members": members})
+        return cls(**{**cls.former_arguments, **config, "members": members})
 
 
 def _after(gradients, losses):

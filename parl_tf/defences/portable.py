@@ -1,7 +1,8 @@
 """What Keras's saving and exporting need to know of a model that is made of others."""
 
 import os
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
@@ -14,6 +15,8 @@ class PortableModel(keras.Model):
     """
 
     image_shape: Any
+    former_arguments: ClassVar[Mapping[str, Any]] = {}
+    """What was done before an argument was there: its value where a configuration lacks it."""
 
     def build_optimizer(self) -> None:
         """Makes the optimizer's variables, unless they are there."""

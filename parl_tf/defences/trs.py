@@ -1,17 +1,20 @@
 """TRS: members whose loss gradients are short, and not aligned."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
 
 from parl_tf.defences.base import Ensemble
 from parl_tf.defences.crafting import ascend, kept_state, random_start
-from parl_tf.defences.forward import ForwardPass
+from parl_tf.defences.forward import ForwardPass, widened
 from parl_tf.errors import InputError
 from parl_tf.gradients import LOSS_SCALE, pairwise_cosine, summed_gradients
-from parl_tf.replicas import num_replicas
+from parl_tf.registry import check_choice
+from parl_tf.replicas import num_replicas, summed
+
+SMOOTHNESS_SCALES = ("batch", "example")
 
 
 @keras.saving.register_keras_serializable(package="parl_tf")
@@ -19,28 +22,40 @@ class TRS(Ensemble):
     """Transferability reduced smooth ensemble.
 
     Penalises `cosine`, the mean absolute cosine of pairs of members' loss gradients, and
-    `smoothness`, the mean over members and examples of the squared length of an example's loss
-    gradient. In training, every other image of the batch, from the first on, is moved for
-    smoothness to where gradients are longer, within a `radius` that grows linearly with
-    the epochs of one `fit`, which sets it as each begins. In validation all images stay as they
-    are.
+    `smoothness`, how long these gradients are: with B for the size of the training batch, 2 / B^2
+    times the mean, over members and examples, of the squared length of the gradient of an
+    example's loss. Validation takes the B of training: the largest batch of the last epoch, which
+    is saved with the model. Before any training it is the size of the evaluated batch.
 
     Args:
         members: As for `Ensemble`.
         cosine_weight: Weight of the cosine (a).
         smoothness_weight: Weight of the smoothness (b), which is in units of 1 / pixel squared.
+        smoothness_scale: "batch" for the scale above, the authors': twice the squared length of
+            the gradients of the batch's mean loss. "example" leaves out the factor 2 / B^2; with
+            the default weights hardly anything but smoothness is then trained.
+        move_half: Whether smoothness is measured, in training, with every other image of the
+            batch, from the first on, moved to where gradients are longer. The images stay within
+            a radius that grows linearly with the epochs of one `fit`, which sets it as each
+            begins and reports it as `radius`. The cross-entropy stays on the images as they are.
         first_radius: Radius of the L-infinity ball in the first epoch, in pixel units of [0, 1].
         last_radius: The radius that it grows towards.
         num_steps: Number of steps, from a uniform random start.
         **options: As for `Ensemble`.
 
     Raises:
-        InputError: What `Ensemble` refuses, radii outside [0, 1] or no steps.
+        InputError: What `Ensemble` refuses, an unknown scale, radii outside [0, 1] or no steps.
 
-    Source: Yang et al. 2021, arXiv 2104.00671, section 4. Departure: gradients are those of each
-    example's own loss; the authors' code takes those of the batch's mean, which makes the
-    smoothness term smaller by the square of the batch size.
+    Source: Yang et al. 2021, arXiv 2104.00671, section 4, with the scale of the authors' code,
+    which moves images only where its `--plus-adv` is given. Departures: their moved images follow
+    the sum of the gradients of all steps so far, and are the second half of the batch; and every
+    pass of theirs, those of the steps too, updates the moving statistics, here one a step.
     """
+
+    former_arguments: ClassVar[Mapping[str, Any]] = {
+        "smoothness_scale": "example",
+        "move_half": True,
+    }
 
     def __init__(
         self,
@@ -48,42 +63,69 @@ class TRS(Ensemble):
         *,
         cosine_weight: float = 40.0,
         smoothness_weight: float = 2.5,
+        smoothness_scale: str = "batch",
+        move_half: bool = False,
         first_radius: float = 0.01,
         last_radius: float = 0.03,
         num_steps: int = 6,
         **options: Any,
     ) -> None:
+        check_choice("smoothness_scale", smoothness_scale, SMOOTHNESS_SCALES)
         for radius in (first_radius, last_radius):
             if not 0 <= radius <= 1:
                 raise InputError(f"Expected a radius in [0, 1]. Received: {radius}.")
         if num_steps < 1:
             raise InputError(f"Expected num_steps of at least 1. Received: {num_steps}.")
         weights = {"cosine": float(cosine_weight), "smoothness": float(smoothness_weight)}
-        super().__init__(members, term_weights=weights, reported=["radius"], **options)
+        reported = ["radius"] if move_half else []
+        super().__init__(members, term_weights=weights, reported=reported, **options)
+        self.smoothness_scale = smoothness_scale
+        self.move_half = bool(move_half)
         self.first_radius = first_radius
         self.last_radius = last_radius
         self.num_steps = num_steps
         self._radius = tf.Variable(first_radius, trainable=False, dtype=tf.float32)
+        # Set within steps, by replicas that all have the same value; 0 before the first.
+        self._batch_size = tf.Variable(
+            0.0,
+            trainable=False,
+            dtype=tf.float32,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Grows the radius."""
+        """Grows the radius, and forgets the size of the last epoch's batches."""
         growth = (self.last_radius - self.first_radius) * epoch / epochs
         self._radius.assign(self.first_radius + growth)
+        self._batch_size.assign(0.0)
 
     def terms(self, forward: ForwardPass) -> dict[str, tf.Tensor]:
         """The mean absolute cosine, and the smoothness."""
         gradients = forward.loss_gradients()
-        smoothness = (
-            self._smoothness_of_half_moved(forward) if forward.training else _mean_square(gradients)
-        )
-        return {
+        moving = forward.training and self.move_half
+        square = self._square_of_half_moved(forward) if moving else _mean_square(gradients)
+        terms = {
             "cosine": tf.reduce_mean(tf.abs(pairwise_cosine(gradients))),
-            "smoothness": smoothness,
-            "radius": tf.cast(self._radius, smoothness.dtype),
+            "smoothness": self._scale(forward, square.dtype) * square,
         }
+        if self.move_half:
+            terms["radius"] = tf.cast(self._radius, square.dtype)
+        return terms
 
-    def _smoothness_of_half_moved(self, forward):
-        """The smoothness in training mode, the members' statistics left as they were."""
+    def _scale(self, forward, dtype):
+        """What a mean of per-example squares is multiplied by."""
+        if self.smoothness_scale == "example":
+            return tf.constant(1.0, dtype)
+        size = tf.cast(summed(tf.shape(forward.inputs)[0]), tf.float32)
+        known = tf.convert_to_tensor(self._batch_size)
+        if forward.training:
+            self._batch_size.assign(tf.maximum(known, size))
+        else:
+            size = tf.where(known > 0, known, size)
+        return 2 / tf.square(tf.cast(size, dtype))
+
+    def _square_of_half_moved(self, forward):
+        """The mean square in training mode, the members' statistics left as they were."""
         images, labels = forward.inputs, forward.labels
         if num_replicas() > 1 and (images.shape[0] or 0) % 2:
             raise InputError(
@@ -125,19 +167,34 @@ class TRS(Ensemble):
         return gradients
 
     def get_config(self) -> dict[str, Any]:
-        """Members and arguments."""
+        """Members and arguments, and once trained the size of the training batch."""
+        size = int(self._batch_size.numpy())
+        trained = {"batch_size": size} if size else {}
         return {
+            **trained,
             **super().get_config(),
             "cosine_weight": self.term_weights["cosine"],
             "smoothness_weight": self.term_weights["smoothness"],
+            "smoothness_scale": self.smoothness_scale,
+            "move_half": self.move_half,
             "first_radius": self.first_radius,
             "last_radius": self.last_radius,
             "num_steps": self.num_steps,
         }
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "TRS":
+        """Makes an ensemble from what `get_config` returned."""
+        config = dict(config)
+        size = config.pop("batch_size", 0)
+        ensemble = super().from_config(config)
+        ensemble._batch_size.assign(size)
+        return ensemble
+
 
 def _mean_square(gradients: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Mean over members and examples of the squared length of a gradient."""
+    """Mean over members and examples of the squared length of a gradient, at least float32."""
+    gradients = [widened(gradient) for gradient in gradients]
     axes = list(range(1, gradients[0].shape.rank))
     return tf.add_n(
         [tf.reduce_mean(tf.reduce_sum(tf.square(g), axis=axes)) for g in gradients]
