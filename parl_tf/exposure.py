@@ -1,5 +1,6 @@
 """Any functional Keras classifier as a multi-output model: logits and its first convolutions."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -65,19 +66,21 @@ def expose_layers(model: keras.Model, num_layers: int, *, tap: str = "activation
 
 
 def layer_outputs(
-    model: keras.Model, num_layers: int, *, tap: str = "activation"
+    model: keras.Model, num_layers: int, *, tap: str | Sequence[str] = "activation"
 ) -> list[keras.KerasTensor]:
     """Finds the symbolic outputs of a model's first convolutions.
 
-    Arguments and errors are those of `expose_layers`.
+    Arguments and errors are those of `expose_layers`; a `tap` may be given for each convolution.
 
     Returns:
         `num_layers` symbolic tensors of the graph of `model`, in graph order.
     """
-    check_tap(tap)
+    taps = [tap] * max(1, num_layers) if isinstance(tap, str) else tap
+    for each in taps:
+        check_tap(each)
     graph, nodes = _first_convolutions(model, num_layers)
-    output_of = graph.activation_after if tap == "activation" else graph.raw_output
-    return [output_of(node) for node in nodes]
+    output_of = {"activation": graph.activation_after, "convolution": graph.raw_output}
+    return [output_of[each](node) for node, each in zip(nodes, taps, strict=True)]
 
 
 def main_convolutions(model: keras.Model, num_layers: int) -> list[keras.Layer]:

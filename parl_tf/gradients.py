@@ -53,17 +53,22 @@ def summed_gradients(
     return tf.nest.map_structure(lambda gradient: gradient / scale, gradients)
 
 
-def pairwise_cosine(gradients: Sequence[tf.Tensor], *, epsilon: float = 1e-12) -> tf.Tensor:
+def pairwise_cosine(
+    gradients: Sequence[tf.Tensor], *, epsilon: float = 1e-12, constant_norms: bool = False
+) -> tf.Tensor:
     """Cosine similarity of every pair of members' input gradients.
 
     Each gradient is flattened per example, so one example's scale never weighs on another's.
-    Half-precision gradients are compared in float32. Norms are differentiated through.
+    Half-precision gradients are compared in float32.
 
     Args:
         gradients: Sequence of M >= 2 float tensors of one shape (batch, ...): the gradient of a
             member's summed layer output with respect to pixels in [0, 1].
         epsilon: Largest absolute entry, in gradient units, up to which a gradient counts as zero.
-            A zero gradient has cosine 0 with everything, and the derivative there is 0.
+            A zero gradient has cosine 0 with everything, and the derivative there is 0. Departure
+            from the code of GAL, TRS and Guardian, whose cosines shrink where the product of two
+            norms is below 1e-8.
+        constant_norms: Whether norms are constants to a derivative, not differentiated through.
 
     Returns:
         Tensor (batch, M * (M - 1) / 2), dimensionless, in [-1, 1] up to rounding; pairs ordered
@@ -80,14 +85,14 @@ def pairwise_cosine(gradients: Sequence[tf.Tensor], *, epsilon: float = 1e-12) -
     shapes = [gradient.shape for gradient in gradients]
     if not all(shape.is_compatible_with(shapes[0]) for shape in shapes):
         raise InputError(f"Expected gradients of one shape. Received: {shapes}.")
-    units = [_unit(gradient, epsilon) for gradient in gradients]
+    units = [_unit(gradient, epsilon, constant_norms) for gradient in gradients]
     cosines = [
         tf.reduce_sum(first * second, axis=1) for first, second in itertools.combinations(units, 2)
     ]
     return tf.stack(cosines, axis=1)
 
 
-def _unit(gradient: tf.Tensor, epsilon: float) -> tf.Tensor:
+def _unit(gradient: tf.Tensor, epsilon: float, constant_norm: bool) -> tf.Tensor:
     """Flattens (batch, ...) to (batch, features) and scales each example to length 1 or 0."""
     if gradient.dtype in (tf.float16, tf.bfloat16):
         gradient = tf.cast(gradient, tf.float32)
@@ -97,7 +102,8 @@ def _unit(gradient: tf.Tensor, epsilon: float) -> tf.Tensor:
     nonzero = tf.logical_not(largest <= epsilon)  # so that NaN stays NaN
     scaled = tf.where(nonzero, flat / tf.where(nonzero, largest, 1.0), 0.0)
     square = tf.reduce_sum(tf.square(scaled), axis=1, keepdims=True)
-    return scaled * tf.math.rsqrt(tf.where(nonzero, square, 1.0))
+    inverse = tf.math.rsqrt(tf.where(nonzero, square, 1.0))
+    return scaled * (tf.stop_gradient(inverse) if constant_norm else inverse)
 
 
 def project(images: tf.Tensor, centers: tf.Tensor, epsilon: tf.Tensor | float) -> tf.Tensor:

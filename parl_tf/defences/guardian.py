@@ -1,7 +1,7 @@
 """Guardian: members whose first layers respond differently to their kernels and to images."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -13,7 +13,11 @@ from parl_tf.defences.layer_sums import LayerSums
 from parl_tf.errors import InputError
 from parl_tf.exposure import layer_outputs, main_convolutions
 from parl_tf.gradients import pairwise_cosine, summed_gradients
+from parl_tf.registry import check_choice
 from parl_tf.replicas import gathered, summed
+
+NORMS = ("constant", "differentiated")
+CORRELATIONS = ("biased", "pearson")
 
 
 @keras.saving.register_keras_serializable(package="parl_tf")
@@ -27,25 +31,41 @@ class Guardian(Ensemble):
     layer's units (reported as `output_correlation`).
 
     Its authors train it on networks without batch normalisation after the stem
-    (`resnet20(..., stem_batch_norm=False)`).
+    (`NETWORKS["resnet20-bare-stem"]`).
 
     Args:
         members: As for `Ensemble`. Their convolutions are found in their graphs; the first K have
             kernels of the same shapes in all members.
         num_layers: K, how many layers are compared.
         diversity_weight: Weight of the penalty (gamma).
-        tap: What is compared: "convolution", a convolution's raw output, or "activation", the
-            activation behind it. Either way a network and its copy with negated channels, the
-            same function, look different to the penalty: on raw outputs through the correlation,
-            on activations through the kernels' gradients.
+        stem_tap: What is compared of the first layer, in both factors: "activation", the
+            activation behind the convolution (and its normalisation, if it has one), or
+            "convolution", its raw output; None for what `tap` says. The sum of a raw output has
+            the same gradient in all members, so that the first cosine is then always 1.
+        tap: The same of the other layers. Either way a network and its copy with negated
+            channels, the same function, look different to the penalty: on raw outputs through the
+            correlation, on activations through the kernels' gradients.
+        norms: The norms in the cosine are "constant", as far as derivatives go, or
+            "differentiated". Its value is the same.
+        correlation: "biased" for the covariance, a mean over the n images of the batch, divided
+            by deviations of n - 1 degrees of freedom, which is (n - 1) / n times Pearson's
+            correlation; or "pearson".
         member_reduction: As for `Ensemble`.
         **options: As for `Ensemble`.
 
     Raises:
-        InputError: What `Ensemble` and `expose_layers` refuse, or kernels of other shapes.
+        InputError: What `Ensemble` and `expose_layers` refuse, an unknown choice, or kernels of
+            other shapes.
 
-    Source: arXiv 2112.04948 v2 (WACV 2025), section 3.
+    Source: arXiv 2112.04948 v2 (WACV 2025), section 3. Its text has raw outputs of all layers and
+    Pearson's correlation; the defaults are what the authors' code computes.
     """
+
+    former_arguments: ClassVar[Mapping[str, Any]] = {
+        "stem_tap": None,
+        "norms": "differentiated",
+        "correlation": "pearson",
+    }
 
     def __init__(
         self,
@@ -53,10 +73,15 @@ class Guardian(Ensemble):
         *,
         num_layers: int = 5,
         diversity_weight: float = 0.25,
+        stem_tap: str | None = "activation",
         tap: str = "convolution",
+        norms: str = "constant",
+        correlation: str = "biased",
         member_reduction: str = "mean",
         **options: Any,
     ) -> None:
+        check_choice("norms", norms, NORMS)
+        check_choice("correlation", correlation, CORRELATIONS)
         super().__init__(
             members,
             member_reduction=member_reduction,
@@ -65,9 +90,13 @@ class Guardian(Ensemble):
             **options,
         )
         self.num_layers = num_layers
+        self.stem_tap = stem_tap
         self.tap = tap
+        self.norms = norms
+        self.correlation = correlation
+        self._taps = (stem_tap or tap, *[tap] * (num_layers - 1))
         # As bound methods these are neither saved nor counted beside the members.
-        sums = [LayerSums(member, num_layers, tap=tap) for member in self.members]
+        sums = [LayerSums(member, num_layers, tap=self._taps) for member in self.members]
         self._sums = tuple(each.__call__ for each in sums)
         self._passes = tuple(map(self._pass_of, self.members, sums))
         shapes = [
@@ -82,7 +111,7 @@ class Guardian(Ensemble):
 
     def _pass_of(self, member, sums):
         """What gives a member's logits, the compared outputs, and what their sums are made of."""
-        layers = layer_outputs(member, self.num_layers, tap=self.tap)
+        layers = layer_outputs(member, self.num_layers, tap=self._taps)
         return keras.Model(member.inputs, [member.outputs[0], *layers, *sums.sources]).__call__
 
     def _kernels(self, member):
@@ -108,11 +137,18 @@ class Guardian(Ensemble):
             self._kernel_gradients(forward.tape, member, layers[self.num_layers :])
             for member, layers in zip(self.members, forward.layers, strict=True)
         ]
+        constant = self.norms == "constant"
         cosine = tf.add_n(
-            [tf.reduce_sum(pairwise_cosine(layer)) for layer in zip(*gradients, strict=True)]
+            [
+                tf.reduce_sum(pairwise_cosine(layer, constant_norms=constant))
+                for layer in zip(*gradients, strict=True)
+            ]
         )
         outputs = [map(gathered, layers[: self.num_layers]) for layers in forward.layers]
-        correlation = tf.add_n([_correlation(layer) for layer in zip(*outputs, strict=True)])
+        biased = self.correlation == "biased"
+        correlation = tf.add_n(
+            [_correlation(layer, biased=biased) for layer in zip(*outputs, strict=True)]
+        )
         return {
             "penalty": cosine * correlation / self.num_layers,
             "kernel_cosine": cosine,
@@ -136,15 +172,18 @@ class Guardian(Ensemble):
             **super().get_config(),
             "num_layers": self.num_layers,
             "diversity_weight": self.term_weights["penalty"],
+            "stem_tap": self.stem_tap,
             "tap": self.tap,
+            "norms": self.norms,
+            "correlation": self.correlation,
         }
 
 
-def _correlation(outputs: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Sum over pairs of the mean over units of Pearson's correlation across the batch.
+def _correlation(outputs: Sequence[tf.Tensor], *, biased: bool) -> tf.Tensor:
+    """Sum over pairs of the mean over units of the correlation across the batch.
 
-    It is the cosine of what is left of a unit's outputs without their mean; a unit that does not
-    vary has correlation 0.
+    Pearson's is the cosine of what is left of a unit's outputs without their mean; a unit that
+    does not vary has correlation 0.
     """
     centered = []
     for output in outputs:
@@ -156,4 +195,8 @@ def _correlation(outputs: Sequence[tf.Tensor]) -> tf.Tensor:
         size = tf.reduce_max(tf.abs(units), axis=1, keepdims=True)
         varies = tf.reduce_max(tf.abs(rest), axis=1, keepdims=True) > rounding * size
         centered.append(tf.where(varies, rest, 0.0))
-    return tf.reduce_sum(tf.reduce_mean(pairwise_cosine(centered), axis=0))
+    pearson = tf.reduce_sum(tf.reduce_mean(pairwise_cosine(centered), axis=0))
+    if not biased:
+        return pearson
+    count = tf.cast(tf.shape(centered[0])[1], pearson.dtype)
+    return (count - 1) / count * pearson

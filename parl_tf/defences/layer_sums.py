@@ -1,5 +1,7 @@
 """Tensors whose sums are differentiated in place of layers' summed outputs."""
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
@@ -18,7 +20,7 @@ class LayerSums:
     Args:
         model: As for `expose_layers`.
         num_layers: As for `expose_layers`.
-        tap: As for `expose_layers`.
+        tap: As for `expose_layers`, or one for each layer.
 
     Attributes:
         sources: Symbolic tensors of the model's graph, one a layer, which the tensors are made of.
@@ -27,14 +29,14 @@ class LayerSums:
         InputError: What `expose_layers` refuses.
     """
 
-    def __init__(self, model: keras.Model, num_layers: int, *, tap: str) -> None:
+    def __init__(self, model: keras.Model, num_layers: int, *, tap: str | Sequence[str]) -> None:
         self.sources = layer_outputs(model, num_layers, tap=tap)
         self._convolutions: list[keras.Layer | None] = [None] * num_layers
-        if tap == "convolution":
-            inputs = convolution_inputs(model, num_layers)
-            for index, layer in enumerate(main_convolutions(model, num_layers)):
-                if is_plain_convolution(layer):
-                    self.sources[index], self._convolutions[index] = inputs[index], layer
+        taps = [tap] * num_layers if isinstance(tap, str) else tap
+        inputs = convolution_inputs(model, num_layers)
+        for index, layer in enumerate(main_convolutions(model, num_layers)):
+            if taps[index] == "convolution" and is_plain_convolution(layer):
+                self.sources[index], self._convolutions[index] = inputs[index], layer
 
     def __call__(self, values: list[tf.Tensor]) -> list[tf.Tensor]:
         """The tensors (batch, ...), from the values of `sources`."""
