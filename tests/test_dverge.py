@@ -273,3 +273,69 @@ def test_normalisation_by_batch_is_fused_in_crafting_and_in_training():
 def test_refuses_bad_values(arguments, message):
     with pytest.raises(InputError, match=message):
         ensemble_of(**arguments)
+
+
+def batch_norms(network):
+    return [x for x in network.layers if isinstance(x, keras.layers.BatchNormalization)]
+
+
+@pytest.mark.parametrize(("layer", "xla"), [(1, False), (2, False), (4, False), (2, True)])
+def test_distillation_can_move_the_moving_statistics_as_a_plain_loop_does(float64, layer, xla):
+    ensemble = ensemble_of(residual_network, 2, distillation_moves_statistics=True, num_steps=3)
+    images, partners, labels = batch()
+    copies = [keras.models.clone_model(member) for member in ensemble.members]
+    for copy, member in zip(copies, ensemble.members, strict=True):
+        copy.set_weights(member.get_weights())
+    tf.function(at_layer(ensemble, layer).craft, jit_compile=xla)(images, labels, partners)
+    for copy, member in zip(copies, ensemble.members, strict=True):
+        features = keras.Model(copy.input, before_activation(copy)[layer - 1])
+        points, momentum = images, np.zeros(images.shape)
+        for _ in range(3):
+            with tf.GradientTape() as tape:
+                tape.watch(points)
+                found = features(points, training=True)
+                distance = tf.reduce_sum((found - features(partners, training=True)) ** 2)
+            gradient = tape.gradient(distance, points).numpy()
+            momentum += gradient / np.abs(gradient).sum(axis=(1, 2, 3), keepdims=True)
+            moved = points - 0.007 * np.sign(momentum)
+            points = tf.constant(np.clip(np.clip(moved, images - 0.07, images + 0.07), 0, 1))
+        for ours, theirs in zip(
+            member.non_trainable_variables, copy.non_trainable_variables, strict=True
+        ):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-9, err_msg=ours.path)
+
+
+def test_the_stem_s_moving_mean_is_that_of_images_and_partners_in_turn(float64):
+    ensemble = ensemble_of(residual_network, 2, distillation_moves_statistics=True, num_steps=1)
+    images, partners, labels = batch()
+    member = ensemble.members[0]
+    expected = batch_norms(member)[0].moving_mean.numpy()
+    untouched = batch_norms(member)[1].moving_mean.numpy()
+    for pixels in (images, partners):
+        mean = member.get_layer("stem")(pixels).numpy().mean(axis=(0, 1, 2))
+        expected = 0.99 * expected + 0.01 * mean
+    at_layer(ensemble, 1).craft(images, labels, partners)
+    np.testing.assert_allclose(batch_norms(member)[0].moving_mean, expected, rtol=1e-9)
+    np.testing.assert_array_equal(batch_norms(member)[1].moving_mean, untouched)
+
+
+def test_moving_the_statistics_changes_no_distilled_image(float64):
+    images, partners, labels = batch()
+    kept, moved = (
+        at_layer(ensemble_of(residual_network, 2, distillation_moves_statistics=moves), 3).craft(
+            images, labels, partners
+        )
+        for moves in (False, True)
+    )
+    np.testing.assert_allclose(moved, kept, atol=1e-12)
+
+
+def test_a_file_from_before_statistics_could_be_moved_does_not_move_them():
+    config = ensemble_of().get_config()
+    assert config.pop("distillation_moves_statistics") is False
+    assert not parl_tf.DVERGE.from_config(config).distillation_moves_statistics
+
+
+def test_refuses_to_move_statistics_that_distillation_does_not_compute():
+    with pytest.raises(InputError, match="distillation_batch_norm='batch' only. Received: 'mov"):
+        ensemble_of(distillation_moves_statistics=True, distillation_batch_norm="moving")

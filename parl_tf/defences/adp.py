@@ -31,7 +31,9 @@ class ADP(Ensemble):
     Raises:
         InputError: What `Ensemble` refuses.
 
-    Source: Pang et al. 2019, arXiv 1901.08846, equation 5.
+    Source: Pang et al. 2019, arXiv 1901.08846, equation 5. Departure from the authors' code: the
+    cross-entropy is that of the logits; theirs clips probabilities to at least 1e-7, so that an
+    example that is wrong beyond that has no gradient.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """DVERGE: members trained on each other's non-robust features."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -41,7 +41,11 @@ class DVERGE(Ensemble):
         num_steps: Number of steps.
         decay_factor: What each step keeps of earlier gradients.
         distillation_batch_norm: Statistics of batch normalisation meanwhile: those of the
-            "batch", which the step then leaves as they were, or "moving".
+            "batch", or "moving".
+        distillation_moves_statistics: Whether distillation by the statistics of the batch moves
+            the moving statistics of what is before the layer that it distils from, as in the
+            authors' code: in each of its steps by the images and then by their partners, which
+            are run anew for it. Otherwise a training step leaves no trace of it.
         **options: As for `Ensemble`. With adversarial training each member also learns its
             adversarial examples.
 
@@ -50,6 +54,8 @@ class DVERGE(Ensemble):
 
     Source: Yang et al. 2020, arXiv 2009.14720, equations 2 to 4.
     """
+
+    former_arguments: ClassVar[Mapping[str, Any]] = {"distillation_moves_statistics": False}
 
     uses_partners: ClassVar[bool] = True
     needs_start: ClassVar[bool] = True
@@ -64,6 +70,7 @@ class DVERGE(Ensemble):
         num_steps: int = 10,
         decay_factor: float = 1.0,
         distillation_batch_norm: str = "batch",
+        distillation_moves_statistics: bool = False,
         **options: Any,
     ) -> None:
         if not 0 < epsilon <= 1:
@@ -76,12 +83,19 @@ class DVERGE(Ensemble):
         if num_steps < 1:
             raise InputError(f"Expected num_steps of at least 1. Received: {num_steps}.")
         check_choice("distillation_batch_norm", distillation_batch_norm, ("batch", "moving"))
+        if distillation_moves_statistics and distillation_batch_norm != "batch":
+            raise InputError(
+                "Distillation by moving statistics does not move them. Expected "
+                "distillation_moves_statistics with distillation_batch_norm='batch' only. "
+                f"Received: {distillation_batch_norm!r}."
+            )
         super().__init__(members, reported=["layer"], **options)
         self.epsilon = epsilon
         self.step_size = step_size
         self.num_steps = num_steps
         self.decay_factor = decay_factor
         self.distillation_batch_norm = distillation_batch_norm
+        self.distillation_moves_statistics = bool(distillation_moves_statistics)
         outputs = [distillation_outputs(member) for member in self.members]
         self.num_layers = min(len(layers) for layers in outputs)
         self._outputs = tuple((*layers[: self.num_layers - 1], layers[-1]) for layers in outputs)
@@ -127,7 +141,8 @@ class DVERGE(Ensemble):
             order = tf.argsort(gathered(uniform(tf.shape(images)[:1], seed, tf.float32)))
             partners = tf.gather(gathered(images), own_part(order))
         training = self.distillation_batch_norm == "batch"
-        with kept_state(self.members) if training else contextlib.nullcontext():
+        restored = training and not self.distillation_moves_statistics
+        with kept_state(self.members) if restored else contextlib.nullcontext():
             made = [
                 self._distil(index, images, partners, training)
                 for index in range(len(self.members))
@@ -140,10 +155,13 @@ class DVERGE(Ensemble):
         """Images near `images` that a member sees as `partners`, in the epoch's layer."""
         output = self._outputs[index][self._layer - 1]
         features = keras.Model(self.members[index].inputs, output)
-        target = widened(features(partners, training=training))
+        moves = self.distillation_moves_statistics
+        target = None if moves else widened(features(partners, training=training))
 
         def closeness(points):
-            return -tf.reduce_sum(tf.square(widened(features(points, training=training)) - target))
+            found = widened(features(points, training=training))
+            goal = widened(features(partners, training=training)) if moves else target
+            return -tf.reduce_sum(tf.square(found - goal))
 
         return ascend(
             closeness,
@@ -168,4 +186,5 @@ class DVERGE(Ensemble):
             "num_steps": self.num_steps,
             "decay_factor": self.decay_factor,
             "distillation_batch_norm": self.distillation_batch_norm,
+            "distillation_moves_statistics": self.distillation_moves_statistics,
         }

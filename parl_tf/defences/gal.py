@@ -31,7 +31,9 @@ class GAL(Ensemble):
     Raises:
         InputError: What `Ensemble` refuses.
 
-    Source: Kariyappa and Qureshi 2019, arXiv 1901.09981, equations 5 and 6.
+    Source: Kariyappa and Qureshi 2019, arXiv 1901.09981, equations 5 and 6. Departures from the
+    common port (github.com/zjysteven/DVERGE): noisy images are clipped to [0, 1], and members run
+    once a step, so that moving statistics move once.
     """
 
     def __init__(
