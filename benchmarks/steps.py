@@ -16,6 +16,7 @@ _CONTESTANTS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     ("GAL, ReLU", "gal", {}, {}),
     ("DVERGE", "dverge", {}, {}),
     ("TRS", "trs", {}, {}),
+    ("TRS, half of the images moved", "trs", {"move_half": True}, {}),
     ("Guardian/{K}", "guardian", {}, {"stem_batch_norm": False}),
     ("PARL/{K}", "parl", {}, {}),
     ("PARL/{K}, raw outputs", "parl", {"tap": "convolution"}, {}),

@@ -294,6 +294,9 @@ def test_help_does_not_wait_for_tensorflow(tool):
         assert option in done.stdout
 
 
+MOVING_BY_MOVING = ("--distillation-moves-statistics", "--distillation-batch-norm", "moving")
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
@@ -306,6 +309,11 @@ def test_help_does_not_wait_for_tensorflow(tool):
         (["--method", "trs", "--distillation-steps", "1"], 2, "of dverge, not of trs"),
         (["--method", "dverge", "--smoothness-weight", "1"], 2, "of trs, not of dverge"),
         (["--method", "guardian", "--cosine", "signed"], 2, "--cosine: of parl, not of guardian"),
+        (["--method", "parl", "--move-half"], 2, "--move-half: of trs, not of parl"),
+        (["--method", "trs", "--smoothness-scale", "batches"], 2, "Did you mean batch"),
+        (["--method", "parl", "--stem-tap", "activation"], 2, "of guardian, not of parl"),
+        (["--method", "guardian", "--norms", "none"], 2, "Unknown norms"),
+        (["--method", "dverge", *MOVING_BY_MOVING], 2, "distillation_batch_norm='batch' only"),
         (["--adversarial-steps", "3"], 2, "--adversarial-steps: without --adversarial-training"),
         (["--adversarial-training", "--adversarial-epsilon", "2"], 2, "epsilon in (0, 1]"),
         (["--adversarial-training", "--adversarial-against", "all"], 2, "Unknown against"),
@@ -358,6 +366,29 @@ def test_adversarial_options_reach_their_class():
     assert keywords == {"adversarial_training": {"epsilon": 0.1, "num_steps": 3}}
     fields = {field.name for field in dataclasses.fields(parl_tf.AdversarialTraining)}
     assert {keyword for _, keyword, *_ in train._ADVERSARIAL} <= fields
+
+
+@pytest.mark.parametrize(
+    ("method", "flags", "keywords"),
+    [
+        ("trs", [], {}),
+        ("trs", ["--move-half"], {"move_half": True}),
+        ("trs", ["--smoothness-scale", "example"], {"smoothness_scale": "example"}),
+        ("guardian", ["--stem-tap", "convolution"], {"stem_tap": "convolution"}),
+        ("guardian", ["--norms", "differentiated"], {"norms": "differentiated"}),
+        ("guardian", ["--correlation", "pearson"], {"correlation": "pearson"}),
+        (
+            "dverge",
+            ["--distillation-moves-statistics"],
+            {"distillation_moves_statistics": True},
+        ),
+    ],
+)
+def test_departures_from_the_authors_code_are_options(method, flags, keywords):
+    given = ["--method", method, "--dataset", "digits", "--out", "run", *flags]
+    assert train._method_options(train.parser().parse_args(given)) == keywords
+    parameters = inspect.signature(METHODS[method]).parameters
+    assert set(keywords) <= set(parameters)
 
 
 def test_help_lists_options_by_method(capsys):

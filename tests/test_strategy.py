@@ -63,7 +63,9 @@ CASES = {
     "adp": {},
     "gal": {},
     "dverge": {"num_steps": 3},
-    "trs": {"num_steps": 2},
+    "dverge, with moved statistics": {"num_steps": 3, "distillation_moves_statistics": True},
+    "trs": {},
+    "trs, half of the images moved": {"move_half": True, "num_steps": 2},
     "guardian": {"num_layers": 2},
     "parl": {"num_layers": 2},
     "parl with batch statistics": {"num_layers": 2, "penalty_batch_norm": "batch"},
@@ -111,7 +113,7 @@ with spread_over(2):
     whole = network(0)
     dropped = keras.Model(whole.input, keras.layers.Dropout(0.5)(whole.output))
     refused("a Dropout", networks=[dropped, network(1)])
-    refused("parts of 3", method="trs", batch_size=6)
+    refused("parts of 3", method="trs", batch_size=6, move_half=True)
     try:
         compiled().fit(SPLIT.images[:7], SPLIT.labels[:7], batch_size=7, verbose=0)
     except tf.errors.InvalidArgumentError as error:
@@ -196,7 +198,7 @@ def output_of(process):
 
 @pytest.mark.slow
 def test_every_method_trains_on_two_devices_as_on_one():
-    assert output_of(begin(TRAIN)).count("is the same on two devices") == 11
+    assert output_of(begin(TRAIN)).count("is the same on two devices") == 13
 
 
 @pytest.mark.slow

@@ -11,10 +11,11 @@ _STEP = {
     "adp": 0.55,
     "gal": 1.35,
     "dverge": 3.8,
-    "trs": 4.8,
+    "trs": 1.35,
     "guardian": 1.1,
     "parl": 1.25,
 }
+_MOVED = 3.45  # what moving half of the images adds to a step of TRS
 _ADVERSARIAL = 2.4  # what adversarial training adds to a step
 _GRADIENT = 0.006  # seconds of one attack step for one image
 _PREDICTION = 0.002  # seconds of one prediction for one image
@@ -40,6 +41,7 @@ def _training(job: Job) -> float:
     recipe = recipe_for(given.method, given.recipe, **changes)
     images = recipe.epochs * (given.train_examples or _EXAMPLES.get(given.dataset, 45000))
     step = _STEP.get(given.method, 1.0) + _ADVERSARIAL * given.adversarial_training
+    step += _MOVED * bool(given.move_half)
     return images / 64 * step * _size(recipe.network)
 
 

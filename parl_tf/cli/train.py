@@ -26,10 +26,18 @@ _OPTIONS: dict[tuple[str, ...], list[tuple]] = {
         ("--distillation-step-size", "step_size", finite, "size of a step, in [0, 1]"),
         ("--distillation-steps", "num_steps", positive_int, "number of steps"),
         ("--distillation-batch-norm", "distillation_batch_norm", str, "batch or moving"),
+        (
+            "--distillation-moves-statistics",
+            "distillation_moves_statistics",
+            bool,
+            "distillation moves the moving statistics, as in the authors' code",
+        ),
     ],
     ("trs",): [
         ("--cosine-weight", "cosine_weight", finite, "weight of the cosine"),
         ("--smoothness-weight", "smoothness_weight", finite, "weight of the smoothness"),
+        ("--smoothness-scale", "smoothness_scale", str, "batch (the authors') or example"),
+        ("--move-half", "move_half", bool, "measure smoothness with half of the images moved"),
         ("--first-radius", "first_radius", finite, "radius in the first epoch, in [0, 1]"),
         ("--last-radius", "last_radius", finite, "radius that it grows towards"),
         ("--smoothness-steps", "num_steps", positive_int, "steps to the moved images"),
@@ -38,6 +46,11 @@ _OPTIONS: dict[tuple[str, ...], list[tuple]] = {
         ("--num-layers", "num_layers", positive_int, "layers compared"),
         ("--diversity-weight", "diversity_weight", finite, "weight of the penalty"),
         ("--tap", "tap", str, "what is compared: activation or convolution"),
+    ],
+    ("guardian",): [
+        ("--stem-tap", "stem_tap", str, "what is compared of the first layer, as --tap"),
+        ("--norms", "norms", str, "of kernel gradients: constant or differentiated"),
+        ("--correlation", "correlation", str, "of outputs: biased or pearson"),
     ],
     ("parl",): [
         ("--penalty-batch-norm", "penalty_batch_norm", str, "moving or batch"),
@@ -130,6 +143,9 @@ def parser() -> argparse.ArgumentParser:
 def _add(group: argparse._ArgumentGroup, options: list[tuple]) -> None:
     """Adds options, whose defaults are the library's."""
     for flag, _, kind, text in options:
+        if kind is bool:  # None where it is not given, as with the others
+            group.add_argument(flag, action="store_true", default=None, help=text)
+            continue
         metavar = {positive_int: "N", finite: "X", str: "NAME"}[kind]
         group.add_argument(flag, type=kind, metavar=metavar, help=text)
 
