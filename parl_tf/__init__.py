@@ -6,13 +6,27 @@ PARL (arXiv 2112.04948) for Keras 3.
 import os
 import sys
 
+from parl_tf.backend import check_backend
+
 # The command line tools import what they need after they parsed their arguments: --help should
 # not wait for TensorFlow. Everyone else gets the whole interface, with the classes registered so
 # that `keras.models.load_model` finds them.
 _TOOLS = tuple(
     f"parl-{tool}" for tool in ("train", "attack", "diversity", "report", "reproduce", "quickstart")
 )
-if os.path.basename(sys.argv[0] if sys.argv else "").removesuffix(".exe") not in _TOOLS:
+
+
+def _is_tool() -> bool:
+    """Whether this process is a tool: parl-train, or python -m parl_tf.cli.train."""
+    program = os.path.basename(sys.argv[0] if sys.argv else "").removesuffix(".exe")
+    if program == "-m":  # until the module is found
+        return any("parl_tf.cli." in argument for argument in sys.orig_argv)
+    return program in _TOOLS
+
+
+if not _is_tool():
+    check_backend()  # the tools do so themselves, and end in a message
+
     from parl_tf.attacks.bim import BIM
     from parl_tf.attacks.fgsm import FGSM
     from parl_tf.attacks.mdi2_fgsm import MDI2FGSM

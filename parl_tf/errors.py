@@ -23,3 +23,7 @@ class ExistingRunError(FileExistsError):
 
 class MissingExtraError(ImportError):
     """A feature whose optional extra is not installed; the message says how to install it."""
+
+
+class BackendError(ImportError):
+    """Keras on another backend than TensorFlow; the message says how to choose that."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from parl_tf.attacks import ATTACKS
 from parl_tf.cli.common import add_data_arguments, finite, positive_int, run
+from parl_tf.cli.output import Parser
 from parl_tf.data import DATASETS
 from parl_tf.errors import InputError
 from parl_tf.protocols import PROTOCOLS
@@ -28,7 +29,7 @@ _HYPERPARAMETERS: dict[str, tuple[Any, str]] = {
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of parl-attack."""
-    tool = argparse.ArgumentParser(
+    tool = Parser(
         prog="parl-attack",
         description="Measures models on clean test images and under attack. With surrogates, "
         "adversarial examples are crafted on them (black box); without, on each target itself "

@@ -13,7 +13,10 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from parl_tf.backend import check_backend
+from parl_tf.cli.output import CLOSED, StandardOutput
 from parl_tf.errors import (
+    BackendError,
     DivergedError,
     ExistingRunError,
     InputError,
@@ -27,25 +30,36 @@ USAGE, MISSING = 2, 3  # exit statuses beside 0 (done) and 1 (anything else)
 
 def positive_int(text: str) -> int:
     """An integer of at least 1, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, received {text}")
-    return value
+    return _integer(text, 1, None, "an integer of at least 1")
 
 
 def seed(text: str) -> int:
     """An integer from 0 to 2**31 - 1, for argparse."""
-    value = int(text)
-    if not 0 <= value < 2**31:
-        raise argparse.ArgumentTypeError(f"expected an integer from 0 to {2**31 - 1}")
-    return value
+    return _integer(text, 0, 2**31, f"an integer from 0 to {2**31 - 1}")
 
 
 def finite(text: str) -> float:
-    """A finite number, for argparse."""
-    value = float(text)
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"expected a finite number, received {text}")
+    """A finite number or a fraction of two, such as 8/255, for argparse."""
+    try:
+        numbers = [float(part) for part in text.split("/", 1)]
+        value = numbers[0] / numbers[1] if len(numbers) == 2 else numbers[0]
+    except (ValueError, ArithmeticError):
+        numbers, value = [], math.nan
+    if not all(map(math.isfinite, [*numbers, value])):
+        raise argparse.ArgumentTypeError(
+            f"expected a finite number or a fraction such as 8/255, received {text!r}"
+        )
+    return value
+
+
+def _integer(text: str, least: int, below: int | None, expected: str) -> int:
+    """An integer from `least` to below `below`; the error says what is expected."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least or (below is not None and value >= below):
+        raise argparse.ArgumentTypeError(f"expected {expected}, received {text!r}")
     return value
 
 
@@ -88,27 +102,40 @@ def run(
     Returns:
         The exit status.
     """
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stdout is None:  # the first file that is opened would be in its place
+        return _fail(CLOSED, 1)
+    output = StandardOutput(sys.stdout)
+    status = _status_of(body, output, print_json, tensorflow, deterministic)
+    with contextlib.suppress(OSError):
+        output.flush()
+    if output.failure:
+        _fail(output.failure, 1)
+    return status or int(output.failure is not None)
+
+
+def _status_of(body, output, print_json, tensorflow, deterministic) -> int:
+    """Runs a tool's body; the exit status, were it not for standard output."""
     try:
-        with (
-            _ending_in_order(),
-            contextlib.redirect_stdout(sys.stderr if print_json else sys.stdout),
-        ):
+        with _ending_in_order(), contextlib.redirect_stdout(sys.stderr if print_json else output):
+            check_backend()
             if tensorflow:
                 start_tensorflow(deterministic)
             _show_log()
             document = body()
-    except (InputError, ExistingRunError) as error:
+        if print_json:
+            print(json.dumps(document, allow_nan=False), file=output)
+    except (BackendError, InputError, ExistingRunError) as error:
         return _fail(error, USAGE)
     except (MissingFileError, UnreadableFileError) as error:
         return _fail(error, MISSING)
     except (OSError, DivergedError, MissingExtraError) as error:
-        return _fail(error, 1)
+        return 1 if output.failure else _fail(error, 1)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except _Terminated:
         return _fail("told to end (SIGTERM)", 143)
-    if print_json:
-        print(json.dumps(document, allow_nan=False))
     return 0
 
 

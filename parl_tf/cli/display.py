@@ -22,7 +22,7 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
         table.add_row(*map(escape, row), end_section=last)
     # Never cut to a guess of a width: a terminal wraps lines that are too long for it.
     needed = Console(width=_ANY_WIDTH).measure(table).maximum
-    Console(file=sys.stdout, width=needed).print(table)
+    _Console(file=sys.stdout, width=needed).print(table)
 
 
 @contextlib.contextmanager
@@ -36,6 +36,14 @@ def evaluation_progress() -> Iterator[Callable[[str, float], None]]:
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("clean images", total=1.0)
         yield lambda description, done: bar.update(task, description=description, completed=done)
+
+
+class _Console(Console):
+    """A console that leaves a pipe that nobody reads any more to its caller."""
+
+    def on_broken_pipe(self) -> None:
+        """Raises the error that it is called for, where rich would end the process in silence."""
+        raise
 
 
 class _LineProgress:

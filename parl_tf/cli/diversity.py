@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from parl_tf.cli.common import add_data_arguments, finite, positive_int, run
+from parl_tf.cli.output import Parser
 from parl_tf.data import DATASETS
 from parl_tf.errors import ExistingRunError
 
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of parl-diversity."""
-    tool = argparse.ArgumentParser(
+    tool = Parser(
         prog="parl-diversity",
         description="Measures how differently the members of an ensemble see test images: CKA of "
         "their layers, cosines of their loss gradients, transfer from member to member by PGD, "

@@ -1,6 +1,5 @@
 """parl-quickstart: the whole job on digits, through the command line tools."""
 
-import argparse
 import pathlib
 import shlex
 import sys
@@ -8,6 +7,7 @@ import time
 
 from parl_tf.cli import attack, train
 from parl_tf.cli.common import run
+from parl_tf.cli.output import Parser
 
 _FOLDER = pathlib.Path("runs", "quickstart")
 _TRAINING = shlex.split("--dataset digits --train-examples 800 --epochs 5 --batch-size 16")
@@ -22,7 +22,7 @@ _ATTACK = shlex.split("--epsilon 0.05 0.1 0.15 --num-examples 64 --num-steps 10 
 
 def main() -> int:
     """Trains, attacks, prints the table and draws the figure; returns an exit status."""
-    argparse.ArgumentParser(
+    Parser(
         prog="parl-quickstart",
         description=f"Trains, attacks and reports on handwritten digits, into {_FOLDER}.",
     ).parse_args()
@@ -31,9 +31,11 @@ def main() -> int:
     for name, options in _RUNS.items():
         folder = _FOLDER / name
         if (folder / "model.keras").exists():
-            _say(f"{name}: already trained, in {folder}")
+            if status := _say(f"{name}: already trained, in {folder}"):
+                return status
             continue
-        _say(f"parl-train {' '.join([*options, *_TRAINING])} --out {folder}")
+        if status := _say(f"parl-train {' '.join([*options, *_TRAINING])} --out {folder}"):
+            return status
         results.unlink(missing_ok=True)  # of the run that was here before
         if status := train.main([*options, *_TRAINING, "--out", str(folder)]):
             return status
@@ -42,7 +44,8 @@ def main() -> int:
         options = ["--surrogate", str(_FOLDER / "surrogate")]
         for name in ("unprotected", "parl"):
             options += ["--target", str(_FOLDER / name)]
-        _say(f"parl-attack {' '.join([*options, *_ATTACK])} --out {results}")
+        if status := _say(f"parl-attack {' '.join([*options, *_ATTACK])} --out {results}"):
+            return status
         if status := attack.main([*options, *_ATTACK, "--out", str(results)]):
             return status
     seconds = time.monotonic() - began
@@ -79,9 +82,9 @@ about how the methods compare. Next:
     )
 
 
-def _say(text: str) -> None:
-    """Announces a step, at once even where output is buffered."""
-    print(f"\n== {text}", flush=True)
+def _say(text: str) -> int:
+    """Announces a step, at once even where output is buffered; an exit status if it cannot."""
+    return run(lambda: print(f"\n== {text}"), print_json=False, tensorflow=False)
 
 
 if __name__ == "__main__":

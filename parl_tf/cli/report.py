@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from parl_tf.cli.common import finite, run
+from parl_tf.cli.output import Parser
 
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of parl-report."""
-    tool = argparse.ArgumentParser(
+    tool = Parser(
         prog="parl-report",
         description="Makes the paper's tables and figures, checks for masked gradients and one "
         "HTML page from the records of parl-attack and parl-diversity. Training seeds of one "

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from parl_tf.cli.common import positive_int, run
+from parl_tf.cli.output import Parser
 from parl_tf.errors import InputError
 from parl_tf.registry import check_choice
 from parl_tf.reproduction.grid import SCALES, Job, grid_file, plan, read_grid, select
@@ -15,7 +16,7 @@ from parl_tf.reproduction.grid import SCALES, Job, grid_file, plan, read_grid, s
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of parl-reproduce."""
-    tool = argparse.ArgumentParser(
+    tool = Parser(
         prog="parl-reproduce",
         description="Trains the surrogates and every method and setting of the paper's tables, "
         "attacks them, measures their diversity and writes the report. What is done is not done "

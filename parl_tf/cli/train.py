@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from parl_tf.cli.common import add_data_arguments, finite, positive_int, run
+from parl_tf.cli.output import Parser
 from parl_tf.data import DATASETS
 from parl_tf.defences import METHODS
 from parl_tf.errors import InputError
@@ -72,7 +73,7 @@ _WITH_RESUME = ("resume", "data_dir", "json", "tensorboard")
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of parl-train."""
-    tool = argparse.ArgumentParser(
+    tool = Parser(
         prog="parl-train",
         description="Trains an ensemble and leaves it in a run folder: config.json, history.csv "
         "and model.keras.",
