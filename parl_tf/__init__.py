@@ -36,7 +36,7 @@ if not _is_tool():
     from parl_tf.attacks.sgm import SGM
     from parl_tf.attacks.uniform_noise import UniformNoise
     from parl_tf.augmentation import paired_batches, training_batches
-    from parl_tf.data import load_dataset
+    from parl_tf.data import Split, load_dataset
     from parl_tf.defences.adp import ADP
     from parl_tf.defences.adversarial_training import AdversarialTraining
     from parl_tf.defences.base import Ensemble
@@ -68,6 +68,7 @@ if not _is_tool():
         "DiversityDiagnostics",
         "Ensemble",
         "Guardian",
+        "Split",
         "UniformNoise",
         "evaluate_robustness",
         "expose_layers",

@@ -7,10 +7,11 @@ import tensorflow as tf
 
 from parl_tf.data import Split, check_examples, check_seed
 from parl_tf.errors import InputError
+from parl_tf.own_data import Examples, as_arrays
 
 
 def training_batches(
-    split: Split,
+    split: Examples,
     *,
     batch_size: int,
     seed: int,
@@ -26,7 +27,9 @@ def training_batches(
     `fit(batches, epochs=...)` never sees an epoch twice.
 
     Args:
-        split: Images and labels to train on.
+        split: Images and labels to train on: a `parl_tf.Split`, a pair of arrays, the training
+            part of what `load_dataset` returns, or a finite `tf.data.Dataset` or other iterable of
+            such pairs, batches or single examples, which is read into memory.
         batch_size: Examples a batch. A last, smaller batch is left out, another part of the
             examples in each epoch.
         seed: Decides order and augmentation.
@@ -41,10 +44,10 @@ def training_batches(
         [0, 1], and int64 (batch_size,).
 
     Raises:
-        InputError: Images or labels that are not as in `Split`; fewer examples than a batch, a
-            batch of fewer than one, a negative shift, deviation or seed.
+        InputError: Images or labels that are not as in `Split`, or data without an end; fewer
+            examples than a batch, a batch of fewer than one, a negative shift, deviation or seed.
     """
-    split = check_examples(split.images, split.labels)
+    split = check_examples(*as_arrays(split, "train"))
     if not 1 <= batch_size <= len(split):
         raise InputError(
             f"Expected batch_size from 1 to {len(split)}, the number of examples. "
@@ -93,7 +96,7 @@ def training_batches(
     return batches.apply(tf.data.experimental.assert_cardinality(num_batches)).prefetch(2)
 
 
-def paired_batches(split: Split, *, seed: int, **options: Any) -> tf.data.Dataset:
+def paired_batches(split: Examples, *, seed: int, **options: Any) -> tf.data.Dataset:
     """Training batches, each with the images of a second one that is shuffled independently.
 
     Args:
@@ -109,6 +112,7 @@ def paired_batches(split: Split, *, seed: int, **options: Any) -> tf.data.Datase
     Raises:
         InputError: What `training_batches` refuses.
     """
+    split = Split(*as_arrays(split, "train"))  # read once: it may come in another order again
     first = training_batches(split, seed=seed, **options)
     partner_seed = int(np.random.SeedSequence([seed, 1]).generate_state(1)[0] % 2**31)
     second = training_batches(split, seed=partner_seed, **options)

@@ -33,9 +33,19 @@ _DIGITS_TEST_EXAMPLES = 500
 class Split:
     """Images and their labels.
 
+    Nothing is checked here; what takes a `Split` checks it.
+
     Attributes:
         images: float32 array (n, height, width, channels), pixels in [0, 1].
         labels: int64 array (n,), from 0 to the number of classes - 1.
+
+    Example:
+        >>> import numpy as np, parl_tf
+        >>> images = np.zeros((6, 32, 32, 3), "float32")
+        >>> split = parl_tf.Split(images, labels=np.array([0, 1, 2, 0, 1, 2]))
+        >>> len(split.sample(4, seed=0))
+        4
+        >>> batches = parl_tf.training_batches(split, batch_size=2, seed=0)
     """
 
     images: np.ndarray
@@ -151,6 +161,16 @@ def load_dataset(
     return Dataset(name, class_names, chosen_part, validation, test, fingerprint, seed)
 
 
+def check_dataset(dataset: object) -> None:
+    """Raises InputError unless something is a `Dataset`."""
+    if not isinstance(dataset, Dataset):
+        raise InputError(
+            "Expected a Dataset, as parl_tf.load_dataset returns it. Received: a "
+            f"{type(dataset).__name__}. Other data are for an ensemble's own fit: "
+            "parl_tf.PARL(members), compile, fit(parl_tf.training_batches(...))."
+        )
+
+
 def check_seed(seed: int) -> None:
     """Raises InputError unless `seed` is an integer from 0 to 2**31 - 1."""
     if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**31:
@@ -164,11 +184,14 @@ def check_images(images: Any) -> np.ndarray:
         InputError: Not numbers of shape (n, height, width, channels) with n > 0, finite and in
             [0, 1].
     """
-    images = np.asarray(images)
+    images = array_of("images", images)
     if images.ndim != 4 or not images.size or images.dtype.kind not in "fui":
+        hint = ""
+        if images.ndim == 3:
+            hint = " Give a single image as images[None], gray images as images[..., None]."
         raise InputError(
             "Expected images as numbers of shape (n, height, width, channels), n > 0. "
-            f"Received: shape {images.shape}, type {images.dtype}."
+            f"Received: shape {images.shape}, type {images.dtype}.{hint}"
         )
     if not np.isfinite(images).all():
         raise InputError("Expected finite pixels. Received: NaN or infinite values.")
@@ -184,13 +207,20 @@ def check_examples(images: Any, labels: Any, num_classes: int | None = None) -> 
 
     Raises:
         InputError: What `check_images` refuses; labels that are not n integers from 0 to
-            num_classes - 1 (with None: from 0).
+            num_classes - 1 (with None: from 0), in a row or in a column (n, 1).
     """
-    images, labels = check_images(images), np.asarray(labels)
+    images, labels = check_images(images), array_of("labels", labels)
+    if labels.shape == (len(images), 1):  # as keras.datasets gives them
+        labels = labels[:, 0]
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "ui":
+        hint = ""
+        if labels.ndim == 2 and len(labels) == len(images):
+            hint = " One-hot labels become integers by labels.argmax(axis=1)."
+        elif labels.shape == images.shape[:1] and labels.dtype.kind == "f":
+            hint = " Whole numbers become integers by labels.astype(int)."
         raise InputError(
             f"Expected {len(images)} integer labels, one an image. "
-            f"Received: shape {labels.shape}, type {labels.dtype}."
+            f"Received: shape {labels.shape}, type {labels.dtype}.{hint}"
         )
     last = labels.max() if num_classes is None else num_classes - 1
     if labels.min() < 0 or labels.max() > last:
@@ -198,6 +228,14 @@ def check_examples(images: Any, labels: Any, num_classes: int | None = None) -> 
             f"Expected labels from 0 to {last}. Received: from {labels.min()} to {labels.max()}."
         )
     return Split(images, labels.astype("int64", copy=False))
+
+
+def array_of(name: str, values: Any) -> np.ndarray:
+    """NumPy's array of values; raises InputError where they have no common shape."""
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise InputError(f"Expected {name} of one shape. Received: {error}") from error
 
 
 def _load_digits() -> tuple[Split, Split, tuple[str, ...]]:

@@ -172,3 +172,19 @@ def recipe_for(method: str, name: str = "authors", **changes: Any) -> Recipe:
     check_choice("recipe", name, NAMES)
     recipe = AUTHORS.get(method, PAPER) if name == "authors" else PAPER
     return dataclasses.replace(recipe, **changes)
+
+
+def recipe_of(given: Recipe | str | None, method: str) -> Recipe:
+    """A recipe as it was given: itself, by its name, or None for that of the method's authors.
+
+    Raises:
+        InputError: An unknown name, or something else.
+    """
+    if given is None or isinstance(given, str):
+        return recipe_for(method, given or "authors")
+    if not isinstance(given, Recipe):
+        raise InputError(
+            f"Expected a Recipe, such as recipe_for({method!r}, epochs=10), or the name of one. "
+            f"Received: {given!r}."
+        )
+    return given

@@ -23,7 +23,7 @@ def resume(
     run: str | os.PathLike,
     *,
     data_dir: str | os.PathLike | None = None,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
+    callbacks: Sequence[keras.callbacks.Callback] | keras.callbacks.Callback = (),
     verbose: str | int = "auto",
 ) -> Ensemble:
     """Continues a training as it was begun, after its last whole epoch.

@@ -13,9 +13,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from parl_tf.arguments import listed
 from parl_tf.augmentation import paired_batches, training_batches
 from parl_tf.checkpoints import Checkpoints, continue_run
-from parl_tf.data import MIRRORED_DATASETS, Dataset, Split
+from parl_tf.data import MIRRORED_DATASETS, Dataset, Split, check_dataset
 from parl_tf.defences import METHODS
 from parl_tf.defences.base import Ensemble
 from parl_tf.determinism import is_deterministic
@@ -26,7 +27,7 @@ from parl_tf.locks import locked
 from parl_tf.models import NETWORKS
 from parl_tf.models.penalties import penalize_all_weights
 from parl_tf.progress import TimeLeft
-from parl_tf.recipes import Recipe, recipe_for
+from parl_tf.recipes import Recipe, recipe_of
 from parl_tf.replicas import num_replicas
 from parl_tf.runs import (
     HISTORY,
@@ -49,7 +50,7 @@ def build_ensemble(
     method: str,
     dataset: Dataset,
     *,
-    recipe: Recipe | None = None,
+    recipe: Recipe | str | None = None,
     num_members: int = 3,
     seed: int = 0,
     **arguments: Any,
@@ -59,7 +60,7 @@ def build_ensemble(
     Args:
         method: Name of a training method.
         dataset: Decides image shape, classes and normalisation.
-        recipe: Decides the members' network; None for the recipe of the method's authors.
+        recipe: Decides the members' network; as for `train`.
         num_members: How many members.
         seed: Members' initial weights follow from it, different for every pair of seed and
             member, and what the method draws while training.
@@ -72,7 +73,8 @@ def build_ensemble(
         InputError: An unknown method, or what its class refuses.
     """
     make = METHODS[method]
-    recipe = recipe or recipe_for(method)
+    check_dataset(dataset)
+    recipe = recipe_of(recipe, method)
     network = NETWORKS[recipe.network]
     normalization = recipe.pixel_statistics(dataset.name)
     options = {} if recipe.kernel_penalty is None else {"kernel_penalty": recipe.kernel_penalty}
@@ -97,12 +99,12 @@ def train(
     dataset: Dataset,
     out: str | os.PathLike,
     *,
-    recipe: Recipe | None = None,
+    recipe: Recipe | str | None = None,
     num_members: int = 3,
     seed: int = 0,
     start_from: str | os.PathLike | None = None,
     arguments: Mapping[str, Any] | None = None,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
+    callbacks: Sequence[keras.callbacks.Callback] | keras.callbacks.Callback = (),
     verbose: str | int = "auto",
     begin_anew: bool = True,
 ) -> Ensemble:
@@ -120,14 +122,14 @@ def train(
         out: The run folder to make: `config.json`, `history.csv` (a line an epoch, written at its
             end), checkpoints of the last two epochs and, once trained, `model.keras` instead. An
             unfinished run there is continued if its configuration is the same, else begun anew.
-        recipe: How to train; None for the recipe of the method's authors.
+        recipe: How to train, or its name; None for the recipe of the method's authors.
         num_members: How many members.
         seed: Decides initial weights, order, augmentation and what the method draws.
         start_from: Run folder or Keras file whose members' weights to begin from. A method that
             needs one (DVERGE) and is given none trains an unprotected ensemble first, by the same
             recipe, in the folder `start` of its own.
         arguments: Keyword arguments of the method's class.
-        callbacks: Further Keras callbacks. What they keep to themselves is not continued.
+        callbacks: Further Keras callbacks, or one. What they keep to themselves is not continued.
         verbose: As for `fit`.
         begin_anew: Whether to begin again where checkpoints are there and none can be continued.
 
@@ -144,7 +146,7 @@ def train(
         UnreadableFileError: What is there cannot be read.
         DivergedError: The loss became infinite or NaN; the run stays unfinished.
     """
-    recipe = _resolved(recipe or recipe_for(method))
+    recipe = _resolved(recipe_of(recipe, method))
     check_can_begin(out)
     ensemble = build_ensemble(
         method, dataset, recipe=recipe, num_members=num_members, seed=seed, **(arguments or {})
@@ -254,7 +256,7 @@ def _fit(ensemble, batches, dataset, recipe, folder, initial_epoch, callbacks, v
                 StopWhenDiverged(),
                 DiversityDiagnostics(diagnosed.images, diagnosed.labels),
                 lines,
-                *callbacks,
+                *listed(callbacks or ()),
                 TimeLeft(str(folder)),
                 Checkpoints(folder),  # last: an epoch that has one is over
             ],

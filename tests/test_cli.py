@@ -18,9 +18,10 @@ from networks import plain_network
 
 import parl_tf
 from parl_tf import checkpoints
-from parl_tf.cli import attack, diversity, train
+from parl_tf.cli import attack, diversity, report, train
 from parl_tf.defences import METHODS
 from parl_tf.evaluation.judging import Judge
+from parl_tf.reproduction.grid import plan, read_grid
 from parl_tf.results.diversity import load_diversity
 from parl_tf.results.files import load_records
 
@@ -391,6 +392,24 @@ def test_departures_from_the_authors_code_are_options(method, flags, keywords):
     assert set(keywords) <= set(parameters)
 
 
+def test_every_number_may_be_a_fraction():
+    for tool in (train, attack, diversity, report):
+        kinds = {action.dest: action.type for action in tool.parser()._actions}
+        assert not {float, int} & set(kinds.values())  # these take no fractions
+        assert train.finite in kinds.values()
+    arguments = train.parser().parse_args(
+        [
+            *("--adversarial-training", "--adversarial-epsilon", "4/255"),
+            *("--adversarial-step-size", "1/255", "--learning-rate", "1/1000"),
+            *("--method", "unprotected", "--dataset", "digits", "--out", "run"),
+        ]
+    )
+    assert train._method_options(arguments) == {
+        "adversarial_training": {"epsilon": 4 / 255, "step_size": 1 / 255}
+    }
+    assert arguments.learning_rate == 1e-3
+
+
 def test_help_lists_options_by_method(capsys):
     with pytest.raises(SystemExit):
         train.main(["--help"])
@@ -436,7 +455,8 @@ def network(tmp_path):
         (["--dataset", "cifar100", "--data-dir", "nowhere"], 3, "No prepared cifar100 in"),
         (["--dataset", "digits", "--attack", "pdg"], 2, "Did you mean pgd"),
         (["--dataset", "digits", "--epsilon", "-0.1"], 2, "epsilon in (0, 1]"),
-        (["--dataset", "digits", "--epsilon", "8"], 2, "epsilon in (0, 1]"),
+        (["--dataset", "digits", "--epsilon", "8"], 2, "levels of 0 to 255 by 255"),
+        (["--dataset", "digits", "--epsilon", "300/255"], 2, "epsilon in (0, 1]"),
         (["--dataset", "digits", "--step-size", "0.05", "--epsilon", "0.03"], 2, "step_size"),
         (["--dataset", "digits", "--loss", "margins"], 2, "Did you mean margin"),
         (["--dataset", "digits", "--fusion", "logit"], 2, "Did you mean logits"),
@@ -458,6 +478,32 @@ def test_attack_ends_in_a_message(capsys, tmp_path, network, arguments, status, 
     assert message in printed.err
     assert "Traceback" not in printed.err
     assert not out.exists()
+
+
+def test_strengths_as_fractions_on_the_command_line_and_in_a_grid(tmp_path):
+    options = "--attack pgd --epsilon 8/255 2/255 --step-size 1/255"
+    (tmp_path / "grid.toml").write_text(
+        'datasets = ["digits"]\nseeds = [0]\ntrain = "--epochs 1"\n[settings]\nplain = ""\n'
+        '[surrogates]\n[diversity]\noptions = "--epsilon 4/255"\n'
+        f'[attacks.own]\noptions = "{options}"'
+    )
+    jobs = plan(read_grid(tmp_path / "grid.toml"), tmp_path)
+    (in_grid,) = (job.arguments for job in jobs if job.tool == "attack")
+    for given in (in_grid, ["--target", "run", *options.split()]):
+        cases = attack.cases_of(attack.parser().parse_args(given))
+        assert [case.epsilon for case in cases] == [2 / 255, 8 / 255]
+        assert {case.attack.step_size for case in cases} == {1 / 255}
+    (measured,) = (job.arguments for job in jobs if job.tool == "diversity")
+    assert diversity.parser().parse_args(measured).epsilon == 4 / 255
+
+
+@pytest.mark.parametrize("text", ["8/0", "nan", "1e999", "8/255/2", "eight"])
+def test_a_strength_that_is_no_number_is_a_usage_error(capsys, text):
+    with pytest.raises(SystemExit) as end:
+        attack.main(["--target", "run", "--epsilon", "1/255", text])
+    assert end.value.code == 2
+    error = f"expected a finite number or a fraction such as 8/255, received '{text}'"
+    assert error in capsys.readouterr().err
 
 
 def test_a_target_is_no_surrogate(capsys, network):

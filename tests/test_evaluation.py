@@ -456,7 +456,7 @@ OTHER_IMAGES = keras.Sequential(
         ({"surrogates": {"s": OTHER_IMAGES}}, "one image shape and number of classes"),
         ({"surrogates": {"a": ENSEMBLE}}, r"surrogates that are no targets. Received: \['a'\]"),
         ({"surrogates": {"s": "parl.keras"}}, "functional Keras model"),
-        ({"surrogates": SURROGATE}, "surrogates as a mapping"),
+        ({"surrogates": "parl.keras"}, "surrogates as a mapping"),
         ({"surrogates": [SURROGATE]}, "surrogates as a mapping"),
         ({"targets": {"a": "parl.keras"}}, "functional Keras model"),
         ({"epsilons": [0.1, -0.1]}, "epsilon in"),

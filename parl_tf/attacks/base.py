@@ -91,8 +91,12 @@ class Attack(abc.ABC):
         Raises:
             InputError: `epsilon` is not in (0, 1], or the hyperparameters do not go with it.
         """
-        if not 0 < epsilon <= 1:
-            raise InputError(f"Expected epsilon in (0, 1], in pixel units. Received: {epsilon}.")
+        value = strength(epsilon)
+        if not 0 < value <= 1:
+            hint = " Divide strengths in levels of 0 to 255 by 255." if 1 < value <= 255 else ""
+            raise InputError(
+                f"Expected epsilon in (0, 1], in pixel units. Received: {epsilon}.{hint}"
+            )
 
     def prepare(self, model: keras.Model | Logits) -> "Crafter":
         """Makes the attack's graph on a model, to be called for many strengths and restarts.
@@ -157,6 +161,7 @@ class Crafter:
             InputError: An argument outside these values, or a model that returns probabilities.
         """
         self._attack.check_epsilon(epsilon)
+        epsilon = strength(epsilon)
         check_seed(seed)
         if batch_size < 1:
             raise InputError(f"Expected batch_size of at least 1. Received: {batch_size}.")
@@ -221,6 +226,18 @@ class Crafter:
         batch = Batch(images, labels, start, epsilon, keys)
         adversarial = self._attack.perturb(self._model, batch)
         return project(adversarial, images, epsilon)
+
+
+def strength(epsilon: Any) -> float:
+    """A strength as a float; raises InputError unless it is one number."""
+    try:
+        if isinstance(epsilon, str | bytes | bool) or np.ndim(epsilon):
+            raise TypeError
+        return float(epsilon)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(
+            f"Expected epsilon as a number such as 8 / 255. Received: {epsilon!r}."
+        ) from None
 
 
 def check_restarts(restarts: int) -> None:

@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         type=finite,
         metavar="E",
-        help="radii of the L-infinity ball for pixels in [0, 1]; "
+        help="radii of the L-infinity ball for pixels in [0, 1], such as 0.03 or 8/255; "
         f"default: {' '.join(map(str, EPSILONS))}, or the protocol's",
     )
     tool.add_argument(

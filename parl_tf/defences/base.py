@@ -18,6 +18,7 @@ from parl_tf.defences.portable import PortableModel
 from parl_tf.defences.second_order import differentiable_twice
 from parl_tf.errors import InputError
 from parl_tf.fusion import Vote, log_mean_probability, majority_vote
+from parl_tf.own_data import images_of
 from parl_tf.registry import check_choice
 from parl_tf.replicas import check_distribution, equal_parts, finite_together, num_replicas
 
@@ -124,7 +125,7 @@ class Ensemble(PortableModel):
         """Majority vote of the members on any number of images.
 
         Args:
-            images: Array (n, height, width, channels), pixels in [0, 1].
+            images: Array (n, height, width, channels), pixels in [0, 1], or what `images_of` takes.
             batch_size: Images at a time.
 
         Returns:
@@ -133,7 +134,7 @@ class Ensemble(PortableModel):
         Raises:
             InputError: Images outside these values.
         """
-        images = check_images(images)
+        images = check_images(images_of(images))
         if not hasattr(self, "_vote_graph"):
             self._vote_graph = tf.function(self.vote, reduce_retracing=True)
         batches = tf.data.Dataset.from_tensor_slices(images).batch(batch_size)

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
+from parl_tf.errors import InputError
+
 
 class PortableModel(keras.Model):
     """A model whose parts are built before it is ever called, saved and exported as if it were.
@@ -29,7 +31,16 @@ class PortableModel(keras.Model):
 
         A graph that makes variables while it is traced is traced a second time, and tracing takes
         longer than many steps.
+
+        Raises:
+            InputError: There is nothing to train.
         """
+        if not self.trainable_variables:
+            raise InputError(
+                "Expected weights to train. Received: members that are frozen, all of their layers "
+                "having trainable=False. Set trainable=True where you want to train, and compile "
+                "again. What is not trained can be evaluated and attacked as it is."
+            )
         self.build_optimizer()
         return super().make_train_function(force)
 

@@ -9,13 +9,14 @@ import numpy as np
 import tensorflow as tf
 
 from parl_tf.attacks.base import Attack
-from parl_tf.data import Split, check_examples, check_seed
+from parl_tf.data import check_examples, check_seed
 from parl_tf.defences.base import Ensemble
 from parl_tf.diversity.cka import layer_cka
 from parl_tf.diversity.gradients import loss_gradient_cosines, loss_gradients
 from parl_tf.diversity.transferability import member_transfer
 from parl_tf.errors import InputError
 from parl_tf.fingerprints import fingerprint, weights_fingerprint
+from parl_tf.own_data import Examples, as_arrays
 from parl_tf.results.diversity import DiversityRecord
 from parl_tf.results.records import ModelCard
 from parl_tf.runs import versions
@@ -26,7 +27,7 @@ def measure_diversity(
     ensemble: Ensemble,
     attack: Attack,
     epsilon: float,
-    data: Split | tuple[Any, Any],
+    data: Examples,
     *,
     tap: str = "activation",
     example: int = 0,
@@ -42,7 +43,7 @@ def measure_diversity(
         ensemble: An ensemble of any method.
         attack: What transfer between members is measured with.
         epsilon: Its strength, in pixel units of [0, 1].
-        data: Images (n, height, width, channels), pixels in [0, 1], and integer labels (n,).
+        data: Images and labels, as for `evaluate_robustness`.
         tap: Which output of a convolution is a layer's representation, as for `expose_layers`.
         example: Index of the image whose gradients are kept.
         seed: Seed of the attack's draws.
@@ -59,8 +60,7 @@ def measure_diversity(
     began = time.monotonic()
     if not isinstance(ensemble, Ensemble):
         raise InputError(f"Expected an Ensemble, whose members differ. Received: {ensemble!r}.")
-    images, labels = (data.images, data.labels) if isinstance(data, Split) else data
-    examples = check_examples(images, labels, ensemble.num_classes)
+    examples = check_examples(*as_arrays(data, "test"), ensemble.num_classes)
     if not 0 <= example < len(examples):
         raise InputError(f"Expected example below {len(examples)}. Received: {example}.")
     if not isinstance(attack, Attack):

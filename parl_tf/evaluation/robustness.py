@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from parl_tf.attacks.base import Attack
 from parl_tf.classifiers import check_logits_classifier
-from parl_tf.data import Split, check_examples, check_seed
+from parl_tf.data import Split, array_of, check_examples, check_seed
 from parl_tf.defences.base import Ensemble
 from parl_tf.errors import InputError
+from parl_tf.evaluation.arguments import attack_list, case_list, named_models, strengths
 from parl_tf.evaluation.cases import Case, CaseRunner, Progress, ProgressCount, crafting
 from parl_tf.evaluation.examples import ExampleWriter
 from parl_tf.evaluation.judging import Judge
 from parl_tf.fingerprints import fingerprint, weights_fingerprint
+from parl_tf.own_data import Examples, as_arrays
 from parl_tf.registry import check_choice
 from parl_tf.results.files import ResultStore
 from parl_tf.results.records import ModelCard, Record
@@ -24,12 +25,12 @@ from parl_tf.runs import versions
 
 
 def evaluate_robustness(
-    targets: Mapping[str, keras.Model],
-    attacks: Sequence[Attack],
-    epsilons: Sequence[float],
-    data: Split | tuple[Any, Any],
+    targets: Mapping[str, keras.Model] | keras.Model,
+    attacks: Sequence[Attack] | Attack,
+    epsilons: Sequence[float] | float,
+    data: Examples,
     *,
-    surrogates: Mapping[str, keras.Model] | None = None,
+    surrogates: Mapping[str, keras.Model] | keras.Model | None = None,
     **options: Any,
 ) -> list[Record]:
     """Measures models on clean images and under attack.
@@ -40,11 +41,14 @@ def evaluate_robustness(
 
     Args:
         targets: Models to evaluate, by name: an `Ensemble` of any method, or any functional Keras
-            classifier of images that returns logits.
-        attacks: Attacks to run.
-        epsilons: Radii of the L-infinity ball, in pixel units of [0, 1].
-        data: Images (n, height, width, channels), pixels in [0, 1], and integer labels (n,).
-        surrogates: Models to craft examples on, by name; None for white box.
+            classifier of images that returns logits. A single model goes by its own name.
+        attacks: Attacks to run, or a single one.
+        epsilons: Radii of the L-infinity ball, in pixel units of [0, 1], or a single one.
+        data: Images (n, height, width, channels), pixels in [0, 1], and integer labels (n,) or
+            (n, 1): a pair of arrays, a `parl_tf.Split`, the test part of what `load_dataset`
+            returns, or a finite `tf.data.Dataset` or other iterable of such pairs, batches or
+            single examples, which is read into memory.
+        surrogates: Models to craft examples on, by name, or a single one; None for white box.
         **options: Those of `evaluate_cases`.
 
     Returns:
@@ -53,20 +57,26 @@ def evaluate_robustness(
 
     Raises:
         InputError: Nothing to evaluate; models that do not fit the images or return
-            probabilities; images, labels or epsilons outside their values. All is checked before
-            the first attack.
+            probabilities; images, labels or epsilons outside their values; data without an end.
+            All is checked before the first attack.
+
+    Example:
+        >>> records = parl_tf.evaluate_robustness(  # doctest: +SKIP
+        ...     {"parl": ensemble}, parl_tf.PGD(num_steps=20), 8 / 255, (images, labels)
+        ... )
     """
     threat_model = "white_box" if surrogates is None else "black_box"
-    cases = [Case(threat_model, attack, float(e)) for attack in attacks for e in epsilons]
+    radii = strengths(epsilons)
+    cases = [Case(threat_model, attack, e) for attack in attack_list(attacks) for e in radii]
     return evaluate_cases(targets, cases, data, surrogates=surrogates, **options)
 
 
 def evaluate_cases(
-    targets: Mapping[str, keras.Model],
-    cases: Sequence[Case],
-    data: Split | tuple[Any, Any],
+    targets: Mapping[str, keras.Model] | keras.Model,
+    cases: Sequence[Case] | Case,
+    data: Examples,
     *,
-    surrogates: Mapping[str, keras.Model] | None = None,
+    surrogates: Mapping[str, keras.Model] | keras.Model | None = None,
     protocol: str = "custom",
     seed: int = 0,
     batch_size: int = 250,
@@ -80,7 +90,7 @@ def evaluate_cases(
 
     Args:
         targets: As for `evaluate_robustness`.
-        cases: What to run.
+        cases: What to run, or a single case.
         data: As for `evaluate_robustness`.
         surrogates: Models that the black-box cases are crafted on, by name.
         protocol: Name of what the cases are together, for the records.
@@ -101,14 +111,11 @@ def evaluate_cases(
         ExistingRunError: `out` holds another evaluation, or cannot be written.
         UnreadableFileError: `out` is not a results file.
     """
-    if not isinstance(surrogates, Mapping | None):
-        raise InputError(
-            f"Expected surrogates as a mapping of name to model. Received: {surrogates!r}."
-        )
-    surrogates = dict(surrogates or {})
+    targets = named_models("targets", targets)
+    surrogates = {} if surrogates is None else named_models("surrogates", surrogates)
+    cases = case_list(cases)
     examples = check_models(targets, data, surrogates)
     _check_cases(cases, surrogates, seed, batch_size)
-    cases = [case._replace(epsilon=float(case.epsilon)) for case in cases]
     cards = model_cards({**surrogates, **targets}, configs)
     common: dict[str, Any] = {
         "protocol": protocol,
@@ -165,7 +172,7 @@ def model_cards(
 
 def check_models(
     targets: Mapping[str, keras.Model],
-    data: Split | tuple[Any, Any],
+    data: Examples,
     surrogates: Mapping[str, keras.Model],
 ) -> Split:
     """Checks that models and images fit each other, and returns the examples.
@@ -173,10 +180,13 @@ def check_models(
     Raises:
         InputError: As for `evaluate_robustness`.
     """
-    if not isinstance(targets, Mapping) or not targets:
+    if not targets:
         raise InputError(f"Expected targets as a mapping of name to model. Received: {targets!r}.")
     if twice := set(targets) & set(surrogates):
-        raise InputError(f"Expected surrogates that are no targets. Received: {sorted(twice)}.")
+        raise InputError(
+            f"Expected surrogates that are no targets. Received: {sorted(twice)}. Give models "
+            "that are called alike other names: {'target': model}."
+        )
     models = {**targets, **surrogates}
     shapes = {}
     for name, model in models.items():
@@ -190,11 +200,12 @@ def check_models(
             f"Expected models of one image shape and number of classes. Received: {shapes}."
         )
     image_shape, num_classes = next(iter(shapes.values()))
-    images, labels = (data.images, data.labels) if isinstance(data, Split) else data
-    if np.shape(images)[1:] != tuple(image_shape):
+    images, labels = as_arrays(data, "test")
+    shape = array_of("images", images).shape
+    if len(shape) == 4 and shape[1:] != tuple(image_shape):
         raise InputError(
             f"Expected images of shape {tuple(image_shape)}, as the models take them. "
-            f"Received: {np.shape(images)[1:]}."
+            f"Received: {shape[1:]}."
         )
     return check_examples(images, labels, num_classes)
 
@@ -202,8 +213,6 @@ def check_models(
 def _check_cases(cases, surrogates, seed, batch_size):
     """Raises InputError unless cases can be run."""
     for case in cases:
-        if not isinstance(case.attack, Attack):
-            raise InputError(f"Expected attacks such as parl_tf.FGSM(). Received: {case.attack!r}.")
         check_choice("threat model of a case", case.threat_model, ("black_box", "white_box"))
         case.attack.check_epsilon(case.epsilon)
     if not surrogates and any(case.threat_model == "black_box" for case in cases):

@@ -7,21 +7,22 @@ from typing import Any
 
 import keras
 
-from parl_tf.data import Split
 from parl_tf.errors import InputError
+from parl_tf.evaluation.arguments import named_models
 from parl_tf.evaluation.examples import grouped, load_images, read_examples
 from parl_tf.evaluation.judging import Judge, judge_all, measured
 from parl_tf.evaluation.robustness import check_models, model_cards
 from parl_tf.fingerprints import fingerprint
+from parl_tf.own_data import Examples
 from parl_tf.results.files import ResultStore
 from parl_tf.results.records import Record
 from parl_tf.runs import versions
 
 
 def evaluate_examples(
-    targets: Mapping[str, keras.Model],
+    targets: Mapping[str, keras.Model] | keras.Model,
     folder: str | os.PathLike,
-    data: Split | tuple[Any, Any],
+    data: Examples,
     *,
     configs: Mapping[str, dict[str, Any] | None] | None = None,
     out: str | os.PathLike | None = None,
@@ -31,7 +32,7 @@ def evaluate_examples(
     Args:
         targets: As for `evaluate_robustness`.
         folder: What `evaluate_cases` left in `examples_out`.
-        data: The clean images and labels that they were crafted from.
+        data: The clean images and labels that they were crafted from, in their order.
         configs: Configuration of the runs that trained the targets, by name.
         out: Results file, as for `evaluate_cases`.
 
@@ -46,6 +47,7 @@ def evaluate_examples(
         UnreadableFileError: Examples that are damaged or were changed.
         ExistingRunError: `out` holds another evaluation, or cannot be written.
     """
+    targets = named_models("targets", targets)
     common, sets = read_examples(folder)
     examples = check_models(targets, data, {})
     expected, here = common["data"]["fingerprint"], fingerprint(examples.images, examples.labels)

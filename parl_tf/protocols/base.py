@@ -4,9 +4,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from parl_tf.arguments import listed
 from parl_tf.attacks import ATTACKS
 from parl_tf.attacks.base import Attack
 from parl_tf.errors import InputError
+from parl_tf.evaluation.arguments import strengths
 from parl_tf.evaluation.cases import Case
 from parl_tf.registry import check_choice
 
@@ -45,15 +47,15 @@ class Protocol:
     def cases(
         self,
         *,
-        epsilons: Sequence[float] | None = None,
-        attacks: Sequence[str] | None = None,
+        epsilons: Sequence[float] | float | None = None,
+        attacks: Sequence[str] | str | None = None,
         **hyperparameters: Any,
     ) -> list[Case]:
         """The cases to run.
 
         Args:
-            epsilons: Instead of the protocol's.
-            attacks: Names of those of the protocol's attacks to run; None for all.
+            epsilons: Instead of the protocol's, several or one.
+            attacks: Names of those of the protocol's attacks to run, or one; None for all.
             **hyperparameters: Instead of the protocol's, for every attack that has them. With
                 any of these three it is no longer the protocol that is run, and records of it
                 cannot stand beside others.
@@ -62,7 +64,8 @@ class Protocol:
             InputError: Hyperparameters outside their values, or attacks it does not have.
             MissingExtraError: An attack whose extra is not installed.
         """
-        chosen = self.epsilons if epsilons is None else sorted(set(epsilons))
+        chosen = self.epsilons if epsilons is None else sorted(set(strengths(epsilons)))
+        attacks = None if attacks is None else listed(attacks)
         settings = [("black_box", setting, e) for setting in self.black_box for e in chosen]
         settings += [("white_box", setting, e) for setting in self.white_box for e in chosen]
         settings += [("white_box", setting, e) for setting, e in self.further_white_box]

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from parl_tf.arguments import listed
 from parl_tf.errors import InputError, MissingFileError, UnreadableFileError
 from parl_tf.report.labels import dataset_name, ordered_settings, plain, seed_of, setting_of
 from parl_tf.results.diversity import DiversityRecord, load_diversity
@@ -91,12 +92,12 @@ class Collection:
         return [source.file for source in self.sources if not source.finished]
 
 
-def collect(paths: Sequence[str | os.PathLike]) -> Collection:
+def collect(paths: Sequence[str | os.PathLike] | str | os.PathLike) -> Collection:
     """Reads results files, and those in folders.
 
     Args:
-        paths: Files, and folders with such files somewhere below; other JSON files in folders are
-            left alone.
+        paths: Files, and folders with such files somewhere below, several or one; other JSON files
+            in folders are left alone.
 
     Returns:
         Their records, not yet compared with each other.
@@ -106,6 +107,7 @@ def collect(paths: Sequence[str | os.PathLike]) -> Collection:
         UnreadableFileError: Truncated, edited by hand, of another format, or something else.
         InputError: Not a single record.
     """
+    paths = listed(paths)
     files = _files(paths)
     common = os.path.commonpath([file.parent for file in files]) if files else ""
     results: list[Result] = []

@@ -45,12 +45,15 @@ class Report:
 
 
 def write_report(
-    results: Sequence[str | os.PathLike], out: str | os.PathLike, *, epsilon: float | None = None
+    results: Sequence[str | os.PathLike] | str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    epsilon: float | None = None,
 ) -> Report:
     """Makes tables, figures and a page from result records.
 
     Args:
-        results: Results files, and folders with such files somewhere below.
+        results: Results files, and folders with such files somewhere below, several or one.
         out: Folder to write into; an earlier report there is replaced.
         epsilon: Strength that Table 1 is of; None for 0.07, or else the largest one up to 0.1.
 
