@@ -165,9 +165,9 @@ def check_dataset(dataset: object) -> None:
     """Raises InputError unless something is a `Dataset`."""
     if not isinstance(dataset, Dataset):
         raise InputError(
-            "Expected a Dataset, as parl_tf.load_dataset returns it. Received: a "
-            f"{type(dataset).__name__}. Other data are for an ensemble's own fit: "
-            "parl_tf.PARL(members), compile, fit(parl_tf.training_batches(...))."
+            "Expected a Dataset, as parl_tf.load_dataset returns it. Received: an object of type "
+            f"{type(dataset).__name__}. To train on other data, compile an ensemble such as "
+            "parl_tf.PARL(members) and call its fit(parl_tf.training_batches(...))."
         )
 
 

@@ -189,4 +189,4 @@ def _described(value: Any) -> str:
         return f"an array of shape {tuple(value.shape)}"
     if isinstance(value, str | bytes | int | float | type(None)):
         return f"{value!r}"[:100]
-    return f"a {type(value).__name__}"
+    return f"an object of type {type(value).__name__}"

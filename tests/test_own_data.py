@@ -274,7 +274,7 @@ REFUSED = [
     (lambda: (IMAGES, LABELS, np.ones(11)), "3 parts. Sample weights are not used here"),
     (lambda: tf.data.Dataset.zip(tf_data(), tf_data()), "of one shape|pair of pairs"),
     (lambda: ((IMAGES, LABELS), (IMAGES, LABELS)), "a pair of pairs.*keras.datasets"),
-    (lambda: {"image": IMAGES, "label": LABELS}, "Received: a dict"),
+    (lambda: {"image": IMAGES, "label": LABELS}, "Received: an object of type dict"),
     (
         lambda: tf.data.Dataset.from_tensors({"image": IMAGES, "label": LABELS}),
         "mapping of image, label. .*as_supervised=True",
@@ -298,7 +298,7 @@ REFUSED = [
     (lambda: [(IMAGES, LABELS), (IMAGES[:, :4], LABELS)], "images of one shape"),
     (lambda: zip(IMAGES, LABELS, LABELS, strict=True), "3 parts"),
     (lambda: [IMAGES, LABELS, LABELS], "3 parts"),
-    (lambda: object(), "Received: a object|an object"),
+    (lambda: object(), "Received: an object of type object"),
 ]
 
 
@@ -414,7 +414,7 @@ def test_a_single_path_is_reported(tmp_path):
 def test_training_says_what_it_takes(tmp_path):
     for dataset in ("digits", (IMAGES, LABELS), PART, tf_data()):
         kind = type(dataset).__name__
-        with pytest.raises(InputError, match=f"load_dataset returns it. Received: a {kind}. Other"):
+        with pytest.raises(InputError, match=f"Received: an object of type {kind}. To train on"):
             train("parl", dataset, tmp_path / "run")
         with pytest.raises(InputError, match="load_dataset returns it"):
             build_ensemble("parl", dataset)
