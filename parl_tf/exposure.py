@@ -1,25 +1,16 @@
 """Any functional Keras classifier as a multi-output model: logits and its first convolutions."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 
+from parl_tf.convolutions import check_open, convolves
 from parl_tf.errors import InputError
+from parl_tf.flattening import flattened, graph_part, nodes_behind
 from parl_tf.registry import check_choice
 
 TAPS = ("activation", "convolution")
 
-CONVOLUTIONS = (
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv1D,
-    keras.layers.SeparableConv2D,
-)
-_WEIGHTED = (*CONVOLUTIONS, keras.layers.Dense)
 _ACTIVATION_LAYERS = (
     keras.layers.ReLU,
     keras.layers.LeakyReLU,
@@ -40,9 +31,10 @@ _ACTIVATION_OPERATIONS = frozenset(
 def expose_layers(model: keras.Model, num_layers: int, *, tap: str = "activation") -> keras.Model:
     """Makes a model that returns its logits and the outputs of its first convolutions.
 
-    Layers are shared with `model`, not copied. Convolutions are counted in graph order, without
-    those on shortcuts: a convolution that reaches an addition, with nothing but normalisation
-    between, whose other side has more convolutions behind it.
+    Layers are shared with `model`, not copied. Convolutions are counted in graph order, those of
+    functional models inside too, without those on shortcuts: a convolution that reaches an
+    addition, with nothing but normalisation between, whose other side has more convolutions
+    behind it.
 
     Args:
         model: Functional (or built sequential) Keras model with one input and one output.
@@ -57,12 +49,13 @@ def expose_layers(model: keras.Model, num_layers: int, *, tap: str = "activation
 
     Raises:
         InputError: `model` has not the shape described; fewer convolutions than `num_layers`;
-            an unknown tap, or one whose input gradient would be zero.
+            convolutions among them inside a layer or model with a `call` of its own; an unknown
+            tap, or one whose input gradient would be zero.
 
     Source: PARL, arXiv 2112.04948, section 4.2. The paper leaves open which output is meant.
     """
     outputs = layer_outputs(model, num_layers, tap=tap)
-    return keras.Model(model.inputs[0], [model.outputs[0], *outputs])
+    return graph_part(model.inputs[0], [flattened(model).outputs[0], *outputs])
 
 
 def layer_outputs(
@@ -73,7 +66,7 @@ def layer_outputs(
     Arguments and errors are those of `expose_layers`; a `tap` may be given for each convolution.
 
     Returns:
-        `num_layers` symbolic tensors of the graph of `model`, in graph order.
+        `num_layers` symbolic tensors of the graph of `flattened(model)`, in graph order.
     """
     taps = [tap] * max(1, num_layers) if isinstance(tap, str) else tap
     for each in taps:
@@ -106,26 +99,28 @@ def count_convolutions(model: keras.Model) -> int:
         model: As for `expose_layers`.
 
     Raises:
-        InputError: `model` has not the shape described, or no convolution.
+        InputError: `model` has not the shape described, no convolution, or some in a layer or
+            model with a `call` of its own.
     """
-    return len(_all_convolutions(model)[1])
+    found = _all_convolutions(model)[1]
+    check_open(model, found)
+    return len(found)
 
 
 def _all_convolutions(model):
     """The graph of a model, and the nodes of the convolutions on its main path."""
     _check_functional(model)
-    graph = _Graph(model)
+    graph = _Graph(flattened(model))
     found = graph.main_convolutions()
     if not found:
-        raise InputError(
-            f"Expected a model with convolutions outside nested models. Received: {model.name!r}."
-        )
+        raise InputError(f"Expected a model with convolutions. Received: {model.name!r}.")
     return graph, found
 
 
 def _first_convolutions(model, num_layers):
     """The graph of a model, and the nodes of its first convolutions in it."""
     graph, found = _all_convolutions(model)
+    check_open(model, found[: max(num_layers, 0)])
     if not 1 <= num_layers <= len(found):
         raise InputError(
             f"Expected num_layers from 1 to {len(found)}, the convolutions on the main path of "
@@ -146,14 +141,17 @@ def distillation_outputs(model: keras.Model) -> list[keras.KerasTensor]:
         itself or has none. Then the logits.
 
     Raises:
-        InputError: `model` has not the shape described.
+        InputError: `model` has not the shape described, or convolutions in a layer or model with
+            a `call` of its own.
 
     Source: DVERGE, arXiv 2009.14720, section 3.1.
     """
     _check_functional(model)
-    graph = _Graph(model)
+    flat = flattened(model)
+    graph = _Graph(flat)
     nodes = graph.main_convolutions()
-    return [*(graph.before_activation(node) for node in nodes), model.outputs[0]]
+    check_open(model, nodes)
+    return [*(graph.before_activation(node) for node in nodes), flat.outputs[0]]
 
 
 def check_tap(tap: str) -> None:
@@ -187,36 +185,21 @@ class _Graph:
 
     def __init__(self, model: keras.Model) -> None:
         # Keys are the ids of nodes' output tensors; nodes in topological order.
-        self._nodes: dict[int, Any] = {}
+        self._nodes = nodes_behind(model.outputs)
         self._readers: dict[int, list] = {}
         self._depths: dict[int, int] = {}  # most convolutions on a way from the input
-        self._visit(model.outputs[0])
         for key, node in self._nodes.items():
             depth = max((self._depths[id(t)] for t in node.input_tensors), default=0)
-            self._depths[key] = depth + isinstance(node.operation, CONVOLUTIONS)
+            self._depths[key] = depth + convolves(node)
             for tensor in node.input_tensors:
                 self._readers.setdefault(id(tensor), []).append(node)
-
-    def _visit(self, output: keras.KerasTensor) -> None:
-        """Records the nodes behind `output`, each after the nodes that it reads."""
-        stack = [(output, False)]
-        while stack:
-            tensor, done = stack.pop()
-            if id(tensor) in self._nodes:
-                continue
-            node = _node_of(tensor)
-            if done:
-                self._nodes[id(tensor)] = node
-            else:
-                stack.append((tensor, True))
-                stack.extend((parent, False) for parent in reversed(node.input_tensors))
 
     def main_convolutions(self) -> list:
         """Nodes of the convolutions that are not on shortcuts, in graph order."""
         found = [
             (self._depths[key], position, node)
             for position, (key, node) in enumerate(self._nodes.items())
-            if isinstance(node.operation, CONVOLUTIONS) and not self._is_shortcut(node)
+            if convolves(node) and not self._is_shortcut(node)
         ]
         return [node for _, _, node in sorted(found, key=lambda item: item[:2])]
 
@@ -230,7 +213,7 @@ class _Graph:
             if isinstance(reader.operation, keras.layers.Add) or _is_operation(reader, {"Add"}):
                 depths = [self._depths[id(side)] for side in reader.input_tensors]
                 return self._depths[id(tensor)] < max(depths)
-            if isinstance(reader.operation, CONVOLUTIONS) or _is_activation(reader):
+            if convolves(reader) or _is_activation(reader):
                 return False
             tensor = reader.output_tensors[0]
         return False
@@ -262,7 +245,7 @@ class _Graph:
                     return candidate
             outputs = [id(candidate.output_tensors[0]) for candidate in nearest]
             readers = [reader for key in outputs for reader in self._readers.get(key, [])]
-            nearest = [r for r in readers if not isinstance(r.operation, _WEIGHTED)]
+            nearest = [r for r in readers if not _is_weighted(r)]
         return None
 
     def raw_output(self, node) -> keras.KerasTensor:
@@ -277,10 +260,9 @@ class _Graph:
         return node.output_tensors[0]
 
 
-def _node_of(tensor: keras.KerasTensor):
-    """The node of the functional graph that made `tensor`."""
-    history = tensor._keras_history
-    return history.operation._inbound_nodes[history.node_index]
+def _is_weighted(node) -> bool:
+    """Whether a node is a convolution or a dense layer, behind which another layer begins."""
+    return convolves(node) or isinstance(node.operation, keras.layers.Dense)
 
 
 def _is_operation(node, names) -> bool:

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from parl_tf.flattening import flattened, graph_part, runs_its_graph
+
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 
 FoldedWeights = Mapping[tuple[keras.Layer, keras.Layer], tuple[tf.Tensor, tf.Tensor]]
@@ -25,21 +27,17 @@ class FoldedNetwork:
     becomes part of its kernel. Called eagerly, such a convolution is computed a second time.
 
     Args:
-        model: Functional Keras model with one input, or a part of one.
-        outputs: Symbolic tensors of its graph; None for its own outputs.
+        model: Functional Keras model with one input, or a part of one. Functional models inside
+            of it are folded too.
+        outputs: Symbolic tensors of the graph of `flattened(model)`; None for its own outputs.
     """
 
     def __init__(
         self, model: keras.Model, outputs: Sequence[keras.KerasTensor] | None = None
     ) -> None:
-        self._model = keras.Model(model.inputs, list(model.outputs if outputs is None else outputs))
+        outputs = flattened(model).outputs if outputs is None else outputs
+        self._model = graph_part(model.inputs, list(outputs))
         self._pairs = _normalized_convolutions(self._model)
-
-    def stands_for(self, model: keras.Model) -> bool:
-        """Whether calling a model, from whose graph this was made, is no more than its graph."""
-        call = getattr(model.call, "__func__", None)
-        own = call not in (type(self._model).call, keras.Sequential.call)
-        return not own and type(model).__call__ is keras.Layer.__call__
 
     def weights(self) -> FoldedWeights:
         """The folded weights, as they are now: for several calls, as in a loop, to share."""
@@ -74,9 +72,9 @@ def folded_if_possible(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
         Its function from images (batch, height, width, channels) to logits (batch, classes). It
         holds the folded weights, tensors of the graph it was made in, which loops there share.
     """
-    network = FoldedNetwork(model) if getattr(model, "outputs", None) else None
-    if network is None or not network.stands_for(model):
+    if not runs_its_graph(model):
         return functools.partial(model, training=False)
+    network = FoldedNetwork(model)
     weights = network.weights()
     return lambda images: network(images, weights)[0]
 

@@ -275,11 +275,6 @@ def test_refuses_more_convolutions_than_there_are_and_fewer_than_one(num_layers)
         expose_layers(residual_network(0), num_layers)
 
 
-def test_refuses_a_model_whose_convolutions_are_nested():
-    with pytest.raises(InputError, match="outside nested models"):
-        expose_layers(network_with(residual_network(0)), 1)
-
-
 def test_refuses_two_inputs_and_two_outputs():
     first, second = keras.Input(IMAGE_SHAPE), keras.Input(IMAGE_SHAPE)
     x = keras.layers.ReLU()(convolution()(keras.layers.Add()([first, second])))

@@ -9,8 +9,9 @@ import tensorflow as tf
 from parl_tf.attacks.base import Batch, check_restarts
 from parl_tf.attacks.iterative import IterativeAttack
 from parl_tf.attacks.members import Logits, MemberLogits
+from parl_tf.convolutions import CONVOLUTIONS, check_convolutions_are_open
 from parl_tf.errors import InputError
-from parl_tf.exposure import CONVOLUTIONS
+from parl_tf.flattening import flattened
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,18 +58,22 @@ def scale_residual_gradients(member: Any, factor: float) -> keras.Model:
 
     Args:
         member: Functional Keras model whose blocks end in an addition (`keras.layers.Add` or
-            `keras.ops.add`) of a shortcut and a branch with more convolutions behind it.
+            `keras.ops.add`) of a shortcut and a branch with more convolutions behind it, in
+            functional models inside of it too.
         factor: What the gradient is multiplied by where it enters a branch.
 
     Returns:
         A model of the same values and other gradients; its weights are copies.
 
     Raises:
-        InputError: A model that is not functional or has no such addition.
+        InputError: A model that is not functional, has no such addition, or has convolutions in
+            a layer or model with a `call` of its own.
     """
     functional = isinstance(member, keras.Model) and getattr(member, "outputs", None)
-    if not functional or isinstance(member, keras.Sequential):
+    flat = flattened(member) if functional else member
+    if not functional or isinstance(flat, keras.Sequential):
         raise InputError(f"Expected a functional Keras model with shortcuts. Received: {member!r}.")
+    check_convolutions_are_open(flat)
     depths: dict[int, int] = {}  # most convolutions on a way from the input, by tensor
     kept: list[keras.KerasTensor] = []  # so that no id is given twice
     additions = 0
@@ -90,18 +95,24 @@ def scale_residual_gradients(member: Any, factor: float) -> keras.Model:
             kept.append(tensor)
         return output
 
-    def copy(operation):
-        return type(operation).from_config(operation.get_config())
+    copies: list[tuple[Any, Any]] = []
 
-    copied = keras.models.clone_model(member, clone_function=copy, call_function=call)
+    def copy(operation):
+        config = operation.get_config()
+        if "name" in config:  # those of several models may be one, which Keras refuses in a model
+            config["name"] += f".{len(copies)}"
+        copies.append((operation, type(operation).from_config(config)))
+        return copies[-1][1]
+
+    copied = keras.models.clone_model(flat, clone_function=copy, call_function=call)
     if not additions:
         raise InputError(
             f"Expected a network with residual blocks. Received: {member.name!r}, which adds no "
             "shortcut to a branch of more convolutions."
         )
-    for layer in member.layers:  # by name, as the scalings change the order of the layers
-        if layer.weights:
-            copied.get_layer(layer.name).set_weights(layer.get_weights())
+    for operation, its_copy in copies:
+        if getattr(operation, "weights", None):
+            its_copy.set_weights(operation.get_weights())
     return copied
 
 

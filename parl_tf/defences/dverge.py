@@ -14,6 +14,7 @@ from parl_tf.defences.forward import widened
 from parl_tf.defences.second_order import differentiable_twice
 from parl_tf.errors import InputError
 from parl_tf.exposure import distillation_outputs
+from parl_tf.flattening import graph_part
 from parl_tf.registry import check_choice
 from parl_tf.replicas import gathered, own_part
 
@@ -154,7 +155,7 @@ class DVERGE(Ensemble):
     def _distil(self, index, images, partners, training):
         """Images near `images` that a member sees as `partners`, in the epoch's layer."""
         output = self._outputs[index][self._layer - 1]
-        features = keras.Model(self.members[index].inputs, output)
+        features = graph_part(self.members[index].inputs, output)
         moves = self.distillation_moves_statistics
         target = None if moves else widened(features(partners, training=training))
 

@@ -12,6 +12,7 @@ from parl_tf.defences.forward import ForwardPass
 from parl_tf.defences.layer_sums import LayerSums
 from parl_tf.errors import InputError
 from parl_tf.exposure import layer_outputs, main_convolutions
+from parl_tf.flattening import flattened, graph_part
 from parl_tf.gradients import pairwise_cosine, summed_gradients
 from parl_tf.registry import check_choice
 from parl_tf.replicas import gathered, summed
@@ -112,7 +113,8 @@ class Guardian(Ensemble):
     def _pass_of(self, member, sums):
         """What gives a member's logits, the compared outputs, and what their sums are made of."""
         layers = layer_outputs(member, self.num_layers, tap=self._taps)
-        return keras.Model(member.inputs, [member.outputs[0], *layers, *sums.sources]).__call__
+        logits = flattened(member).outputs[0]
+        return graph_part(member.inputs, [logits, *layers, *sums.sources]).__call__
 
     def _kernels(self, member):
         """For each compared layer the kernels of its convolution."""

@@ -9,6 +9,7 @@ import tensorflow as tf
 from parl_tf.defences.base import Ensemble
 from parl_tf.defences.forward import ForwardPass
 from parl_tf.defences.layer_sums import LayerSums
+from parl_tf.flattening import flattened, graph_part
 from parl_tf.folding import FoldedNetwork
 from parl_tf.gradients import pairwise_cosine, summed_gradients
 from parl_tf.registry import check_choice
@@ -87,7 +88,8 @@ class PARL(Ensemble):
     def _pass_of(self, member, sums):
         """What gives a member's layers, behind its logits where one pass gives both."""
         if self.penalty_batch_norm == "batch":
-            return keras.Model(member.inputs, [member.outputs[0], *sums.sources]).__call__
+            logits = flattened(member).outputs[0]
+            return graph_part(member.inputs, [logits, *sums.sources]).__call__
         return FoldedNetwork(member, sums.sources).__call__
 
     def forward_member(

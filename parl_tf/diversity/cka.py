@@ -13,6 +13,7 @@ from parl_tf.data import check_images
 from parl_tf.defences.base import Ensemble
 from parl_tf.errors import InputError
 from parl_tf.exposure import count_convolutions, layer_outputs
+from parl_tf.flattening import graph_part
 
 # A representation that varies by less than 1e-6 of its size, in Gram matrices the square of that,
 # is constant: float32 says no more.
@@ -172,7 +173,7 @@ def _features(
     member: keras.Model, outputs: list[keras.KerasTensor]
 ) -> Callable[[np.ndarray], list[tf.Tensor]]:
     """From images to the outputs of a member's layers, each (batch, features), as one graph."""
-    model = keras.Model(member.inputs, outputs)
+    model = graph_part(member.inputs, outputs)
 
     def features(images):
         flat = keras.tree.flatten(model(images, training=False))

@@ -11,6 +11,7 @@ from parl_tf.defences.base import Ensemble
 from parl_tf.defences.forward import widened
 from parl_tf.errors import InputError
 from parl_tf.exposure import layer_outputs
+from parl_tf.flattening import graph_part
 from parl_tf.gradients import LOSS_SCALE, pairwise_cosine, summed_gradients
 
 
@@ -111,8 +112,7 @@ class DiversityDiagnostics(keras.callbacks.Callback):
             raise InputError(f"Expected an Ensemble to measure. Received: {model!r}.")
         members = model.members
         layers_of = [
-            keras.Model(member.inputs, layer_outputs(member, self._num_layers))
-            for member in members
+            graph_part(member.inputs, layer_outputs(member, self._num_layers)) for member in members
         ]
 
         def measure(images, labels):

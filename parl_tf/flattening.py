@@ -1,0 +1,175 @@
+"""Networks made of networks, as one graph of layers."""
+
+import contextlib
+import functools
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+
+_lock = threading.RLock()
+# Flattening leaves nodes on shared layers, so it is done once for each graph, which a sequential
+# model may change: beside the flat model is the output that the graph had.
+_flat_models: "weakref.WeakKeyDictionary[keras.Model, tuple[keras.KerasTensor, keras.Model]]"
+_flat_models = weakref.WeakKeyDictionary()
+
+
+def flattened(model: keras.Model) -> keras.Model:
+    """A functional model without models inside, which shares a model's layers and inputs.
+
+    In place of each functional or built sequential model in the graph stand the operations that
+    it consists of, to any depth, called as it calls them: a `training` that it was called with is
+    theirs. Called with `training`, which goes before that as in Keras, it has the values,
+    gradients and updates of states of the model itself; only of a layer with states that is called
+    several times, none on what another gives, the order may be another. A model with a `call` of
+    its own stays as it is.
+
+    Args:
+        model: Functional (or built sequential) Keras model.
+
+    Returns:
+        A functional model of the same input tensors; `model` itself if there is none inside.
+    """
+    with _lock:
+        graph_output, flat = _flat_models.get(model, (None, model))
+        if graph_output is model.outputs[0]:
+            return flat
+        outputs = _called_on(model, model.inputs, None)
+        if all(ours is own for ours, own in zip(outputs, model.outputs, strict=True)):
+            return model
+        flat = graph_part(_unpacked(model.inputs), _unpacked(outputs), name=model.name)
+        _flat_models[model] = model.outputs[0], flat
+        return flat
+
+
+def graph_part(inputs: Any, outputs: Any, name: str | None = None) -> keras.Model:
+    """`keras.Model(inputs, outputs)`, also where layers from several models have one name."""
+    tensors = keras.tree.flatten((inputs, outputs))
+    operations = list(dict.fromkeys(node.operation for node in nodes_behind(tensors).values()))
+    with _distinct_names(operations):
+        return keras.Model(inputs, outputs, name=name)
+
+
+def nodes_behind(tensors: Sequence[keras.KerasTensor]) -> dict[int, Any]:
+    """The nodes of a functional graph that symbolic tensors come from.
+
+    Returns:
+        Keras's nodes by the id of the tensor that each made, in topological order.
+    """
+    nodes: dict[int, Any] = {}
+    stack = [(tensor, False) for tensor in reversed(tensors)]
+    while stack:
+        tensor, done = stack.pop()
+        if id(tensor) in nodes:
+            continue
+        history = tensor._keras_history
+        node = history.operation._inbound_nodes[history.node_index]
+        if done:
+            nodes[id(tensor)] = node
+        else:
+            stack.append((tensor, True))
+            stack.extend((parent, False) for parent in reversed(node.input_tensors))
+    return nodes
+
+
+def runs_its_graph(model: object) -> bool:
+    """Whether calling something runs the graph of a Keras model, and does nothing else."""
+    if not isinstance(model, keras.Model) or not getattr(model, "outputs", None):
+        return False
+    call = getattr(model.call, "__func__", None)
+    inherited = call in (_functional_class().call, keras.Sequential.call)
+    return inherited and type(model).__call__ is keras.Layer.__call__
+
+
+@functools.cache
+def _functional_class() -> Any:
+    """The class of functional models."""
+    pixels = keras.Input((1,), name="pixels")
+    return type(keras.Model(pixels, pixels, name="identity"))
+
+
+def _called_on(model, inputs, training):
+    """The outputs of a model's graph on symbolic inputs, models inside of it taken apart.
+
+    Nothing is called anew whose inputs are those that it was called on.
+    """
+    values = {id(own): given for own, given in zip(model.inputs, inputs, strict=True)}
+    for node in nodes_behind(model.outputs).values():
+        if all(id(tensor) in values for tensor in node.output_tensors):
+            continue
+        args, kwargs = node.arguments.fill_in(values)
+        if training is not None and isinstance(node.operation, keras.Layer):
+            kwargs["training"] = training  # as Keras hands it on, over what a call says itself
+        given = _given(node.operation, args, kwargs)
+        if given is not None:
+            outputs = _called_on(node.operation, given, kwargs.get("training"))
+        elif training is None and all(values[id(t)] is t for t in node.input_tensors):
+            outputs = node.output_tensors
+        else:
+            outputs = keras.tree.flatten(node.operation(*args, **kwargs))
+        values.update(zip(map(id, node.output_tensors), outputs, strict=True))
+    return [values[id(tensor)] for tensor in model.outputs]
+
+
+def _given(operation, args, kwargs):
+    """The tensors that a nested model is called on, as it takes them; None if it stays closed."""
+    if not runs_its_graph(operation):
+        return None
+    # Keras notes a mask for each input, also where there is none.
+    options = {
+        name
+        for name, value in kwargs.items()
+        if any(part is not None for part in keras.tree.flatten(value))
+    }
+    given = args[0] if len(args) == 1 else kwargs.get("inputs")
+    if len(args) > 1 or options - ({"training"} if args else {"training", "inputs"}):
+        return None
+    if isinstance(given, dict) and len(operation.inputs) == len(given):
+        by_name = {tensor.name for tensor in operation.inputs} == set(given)
+        given = [given[tensor.name] for tensor in operation.inputs] if by_name else given
+    tensors = keras.tree.flatten(given)
+    symbolic = all(isinstance(tensor, keras.KerasTensor) for tensor in tensors)
+    if not symbolic or len(tensors) != len(operation.inputs):
+        return None
+    return [_as_taken(*pair) for pair in zip(tensors, operation.inputs, strict=True)]
+
+
+def _as_taken(tensor, taken):
+    """A tensor in the type and rank of a model's input, to which Keras brings it."""
+    if tensor.dtype != taken.dtype:
+        tensor = keras.ops.cast(tensor, taken.dtype)
+    if len(tensor.shape) == len(taken.shape) + 1:
+        return keras.ops.squeeze(tensor, axis=-1)
+    if len(tensor.shape) == len(taken.shape) - 1:
+        return keras.ops.expand_dims(tensor, axis=-1)
+    return tensor
+
+
+def _unpacked(tensors):
+    """The tensor itself where there is one alone."""
+    return tensors[0] if len(tensors) == 1 else list(tensors)
+
+
+@contextlib.contextmanager
+def _distinct_names(operations: Sequence[Any]) -> Iterator[None]:
+    """Gives operations different names meanwhile, which Keras asks for within a model."""
+    names = {operation.name for operation in operations}
+    met: set[str] = set()
+    own_names = []
+    with _lock:
+        try:
+            for operation in operations:
+                if operation.name in met:
+                    own_names.append((operation, operation.name))
+                    number = 1
+                    while f"{operation.name}_{number}" in names:
+                        number += 1
+                    operation.name = f"{operation.name}_{number}"
+                    names.add(operation.name)
+                met.add(operation.name)
+            yield
+        finally:
+            for operation, name in own_names:
+                operation.name = name
