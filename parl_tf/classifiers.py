@@ -1,10 +1,17 @@
 """What this package takes for a classifier of images, and for the members of an ensemble."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from parl_tf.errors import InputError
+
+_ROUNDING = 1e-2
+"""What sums of probabilities may differ by, relative to them: in bfloat16."""
+_PROBE_SIZE = 64
+"""Pixels of a probe image along a side that a model leaves open."""
 
 
 def check_logits_classifier(model: object) -> None:
@@ -37,18 +44,74 @@ def check_logits_classifier(model: object) -> None:
         keras.activations.softmax,
         keras.activations.sigmoid,
     ):
+        raise InputError(_probabilities_message(f"Model {model.name!r}"))
+
+
+def check_logits(answers: Any, who: str = "The model") -> None:
+    """Raises where a classifier's answers are probabilities, scaled or not.
+
+    Rows of probabilities have no negative value and one sum, whatever the image. Logits do so only
+    where they are the same for all images, as those of a head that begins with zeros; rows that do
+    not vary are taken for probabilities if they sum to 1.
+
+    Args:
+        answers: Array (images, classes), of a few different images. With values that are not
+            finite nothing is said of it.
+        who: What the message calls the model.
+
+    Raises:
+        InputError: They are probabilities.
+    """
+    answers = np.asarray(answers, "float64")
+    if not np.isfinite(answers).all() or answers.min() < 0:
+        return
+    sums = answers.sum(axis=1)
+    level = sums.mean()
+    if not level or np.ptp(sums) > _ROUNDING * level:
+        return
+    variation = np.ptp(answers, axis=0).max()
+    # Logits that hardly vary sum to almost the same; but then their sums vary as they do.
+    varies = variation > max(10 * np.ptp(sums), 1e-6 * level)
+    if varies or abs(level - 1) <= max(1e-3, 2 * np.ptp(sums)):
         raise InputError(
-            f"Model {model.name!r} returns probabilities, from which a saturated prediction has "
-            "no gradient. Expected logits: end it with Dense(classes) without an activation."
+            _probabilities_message(who, f": no value is negative and rows sum to {level:.3g}")
         )
 
 
-def check_members(members: list) -> None:
-    """Raises unless `members` are classifiers that can be trained and asked together.
+def check_answers(model: keras.Model) -> None:
+    """Raises where a Keras classifier of images, asked about a few, returns probabilities.
+
+    It is asked in inference mode, and keeps no trace of it.
 
     Raises:
-        InputError: Fewer than two, one more than once, weights shared, other inputs or classes
-            than the first, or not classifiers that return logits.
+        InputError: It does; see `check_logits`.
+    """
+    count, *shape = model.input_shape
+    shape = [size or _PROBE_SIZE for size in shape]
+    noise = np.random.default_rng(0).uniform(size=(count or 6, *shape))
+    noise[1::3] *= 0.1  # dark ones, and bright ones
+    noise[2::3] = 1 - 0.1 * noise[2::3]
+    with keras.StatelessScope():
+        answers = model(keras.ops.convert_to_tensor(noise, "float32"), training=False)
+    check_logits(
+        keras.ops.convert_to_numpy(keras.ops.cast(answers, "float32")), f"Model {model.name!r}"
+    )
+
+
+def _probabilities_message(who: str, why: str = "") -> str:
+    return (
+        f"{who} returns probabilities{why}. A saturated one has no gradient to train or attack "
+        "along. Expected logits: end the model with Dense(classes), without softmax or sigmoid "
+        "and whatever follows it."
+    )
+
+
+def check_members(members: list) -> None:
+    """Raises unless `members` are classifiers that can be trained, asked and saved together.
+
+    Raises:
+        InputError: Fewer than two, one more than once, variables shared, trained or not, other
+            inputs or classes than the first, or not classifiers that return logits.
     """
     if len(members) < 2:
         raise InputError(f"Expected at least two members. Received: {len(members)}.")
@@ -56,27 +119,51 @@ def check_members(members: list) -> None:
         raise InputError("Expected different members. Received: the same object more than once.")
     for member in members:
         check_logits_classifier(member)
-    variables = [id(variable) for member in members for variable in member.trainable_variables]
-    if len(set(variables)) < len(variables):
-        raise InputError("Expected members with weights of their own. Received: shared weights.")
+    _check_nothing_shared(members)
     shapes = [(member.input_shape, member.output_shape) for member in members]
     if any(shape != shapes[0] for shape in shapes):
         raise InputError(
             "Expected members of one input shape and number of classes. "
             f"Received (input, output): {shapes}."
         )
+    for member in members:
+        check_answers(member)
+
+
+def _check_nothing_shared(members: Sequence[keras.Model]) -> None:
+    """Raises if a variable is in two members: Keras saves it with the first of them alone."""
+    owners: dict[int, int] = {}
+    shared = []
+    for index, member in enumerate(members):
+        for variable in member.variables:
+            if owners.setdefault(id(variable), index) != index:
+                shared.append(variable.path)
+    if shared:
+        names = ", ".join(shared[:3]) + (", ..." if len(shared) > 3 else "")
+        raise InputError(
+            "Expected members with weights of their own, also those that are not trained. "
+            f"Received: shared weights, {names}. Give each member a copy of the layer or model "
+            "that they share: x = copy.deepcopy(backbone)(x), with Python's copy."
+        )
 
 
 def _last_operation(model: keras.Model) -> Any:
     """The last operation that decides what kind of values a model returns."""
-    transparent = (keras.layers.Reshape, keras.layers.Dropout, keras.layers.Flatten)
+    layers = keras.layers
+    transparent = (layers.Reshape, layers.Dropout, layers.Flatten, layers.Identity)
     tensor = model.outputs[0]
     while True:
         history = tensor._keras_history
         operation = history.operation
-        if isinstance(operation, keras.Model):
-            tensor = operation.outputs[0]
-        elif isinstance(operation, transparent):
+        if isinstance(operation, keras.Model) and getattr(operation, "outputs", None):
+            tensor = operation.outputs[history.tensor_index]
+        elif isinstance(operation, transparent) or _is_linear_activation(operation):
             tensor = operation._inbound_nodes[history.node_index].input_tensors[0]
         else:
             return operation
+
+
+def _is_linear_activation(operation: Any) -> bool:
+    """Whether an operation is an activation layer that changes nothing."""
+    linear = keras.activations.linear
+    return isinstance(operation, keras.layers.Activation) and operation.activation is linear

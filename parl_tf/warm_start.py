@@ -8,6 +8,7 @@ import keras
 from parl_tf.defences.base import Ensemble
 from parl_tf.errors import InputError
 from parl_tf.runs import load_model
+from parl_tf.weights import copy_weights
 
 
 def begin_from(ensemble: Ensemble, path: str | os.PathLike) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def begin_from(ensemble: Ensemble, path: str | os.PathLike) -> dict[str, Any]:
             "the start by the same recipe and network, or name its network (--network)."
         )
     for member, begun in pairs:
-        member.set_weights(begun.get_weights())
+        copy_weights(begun, member)
     return {"run": str(path), **{key: config[key] for key in ("method", "seed") if key in config}}
 
 

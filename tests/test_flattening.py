@@ -358,6 +358,15 @@ def test_the_skip_gradient_method_finds_blocks_inside():
     np.testing.assert_allclose(gradients[0][0], gradients[1][0], rtol=1e-4, atol=1e-6)
 
 
+def test_the_skip_gradient_method_keeps_what_a_normalisation_was_adapted_to():
+    norm = keras.layers.Normalization()
+    norm.adapt(0.1 * IMAGES)
+    pixels = keras.Input(IMAGE_SHAPE)
+    model = classifier(pixels, features_of(residual_network(0))(norm(pixels)))
+    copied = scale_residual_gradients(model, 0.5)
+    np.testing.assert_allclose(copied(IMAGES), model(IMAGES), rtol=1e-5)
+
+
 def names_of_blocks_that_collide():
     """Two backbones whose layers have the same names, one behind the other."""
     pixels = keras.Input(IMAGE_SHAPE)

@@ -1,13 +1,17 @@
 """What Keras writes of an ensemble, read again."""
 
+import copy
+import pickle
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import examples, logits_loss, residual_network
+from networks import examples, logits_loss, plain_network, residual_network
 
 import parl_tf
 from parl_tf.defences import METHODS
+from parl_tf.errors import InputError
 
 
 def options(method):
@@ -88,3 +92,147 @@ def test_whether_by_xla_is_for_the_machine_that_loads_to_decide(tmp_path):
     ensemble.compile("adam", logits_loss(), jit_compile=False)
     ensemble.save(tmp_path / "never.keras")
     assert keras.models.load_model(tmp_path / "never.keras").jit_compile is False
+
+
+def trained(steps=1, network=residual_network):
+    ensemble = parl_tf.Ensemble([network(0), network(1)], accuracy_weight=0.75)
+    ensemble.compile("adam", logits_loss(), jit_compile=False)
+    for _ in range(steps):
+        ensemble.train_on_batch(*examples(8))
+    return ensemble
+
+
+def saved_by_function(ensemble, folder):
+    keras.saving.save_model(ensemble, folder / "ensemble.keras")
+    return keras.models.load_model(folder / "ensemble.keras")
+
+
+def saved_as_folder(ensemble, folder):
+    ensemble.save(folder / "unzipped", zipped=False)
+    return keras.models.load_model(folder / "unzipped")
+
+
+def saved_over(ensemble, folder):
+    for _ in range(2):
+        ensemble.save(str(folder / "ensemble.keras"), overwrite=True)
+    return keras.models.load_model(folder / "ensemble.keras")
+
+
+def loaded_as_weights(ensemble, folder):
+    ensemble.save(folder / "ensemble.keras")
+    other = trained(0)
+    other.load_weights(folder / "ensemble.keras")
+    return other
+
+
+def saved_as_weights_by_function(ensemble, folder):
+    keras.saving.save_weights(ensemble, folder / "ensemble.weights.h5")
+    other = trained(0)
+    keras.saving.load_weights(other, folder / "ensemble.weights.h5")
+    return other
+
+
+def saved_in_shards(ensemble, folder):
+    ensemble.save_weights(folder / "shards.weights.json", max_shard_size=1e-6)
+    assert len(list(folder.glob("*.weights.h5"))) > 1
+    other = trained(0)
+    other.load_weights(folder / "shards.weights.json")
+    return other
+
+
+def pickled(ensemble, folder):
+    return pickle.loads(pickle.dumps(ensemble))
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+@pytest.mark.parametrize(
+    "way",
+    [
+        saved_by_function,
+        saved_as_folder,
+        saved_over,
+        loaded_as_weights,
+        saved_as_weights_by_function,
+        saved_in_shards,
+        pickled,
+        lambda ensemble, folder: copy.deepcopy(ensemble),
+        lambda ensemble, folder: copy.copy(ensemble),
+    ],
+)
+def test_every_way_to_keep_an_ensemble_keeps_weights_and_optimizer(way, steps, tmp_path):
+    ensemble = trained(steps)
+    other = way(ensemble, tmp_path)
+    assert type(other) is parl_tf.Ensemble
+    assert other.accuracy_weight == 0.75
+    assert not {id(v) for v in other.variables} & {id(v) for v in ensemble.variables}
+    other.jit_compile = False
+    for model in (ensemble, other):
+        model.train_on_batch(*examples(8))
+    for ours, theirs in (
+        *zip(ensemble.variables, other.variables, strict=True),
+        *zip(ensemble.optimizer.variables, other.optimizer.variables, strict=True),
+    ):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda ensemble: keras.models.model_from_json(ensemble.to_json()),
+        keras.models.clone_model,
+        lambda ensemble: parl_tf.Ensemble.from_config(ensemble.get_config()),
+    ],
+)
+def test_configurations_make_an_equal_ensemble_of_other_weights(way):
+    ensemble = trained()
+    other = way(ensemble)
+    assert type(other) is parl_tf.Ensemble
+    assert other.accuracy_weight == 0.75
+    other.set_weights(ensemble.get_weights())
+    images, _ = examples(5)
+    np.testing.assert_array_equal(
+        other.predict(images, verbose=0), ensemble.predict(images, verbose=0)
+    )
+
+
+@pytest.mark.parametrize("network", [residual_network, plain_network])
+@pytest.mark.parametrize("ending", [".h5", ".hdf5", "", ".tf", ".KERAS", ".weights.h5"])
+def test_a_file_that_could_not_be_loaded_is_not_written(network, ending, tmp_path):
+    ensemble = trained(0, network)
+    before = tmp_path / f"ensemble{ending}"
+    before.write_bytes(b"something else")
+    for options in ({}, {"overwrite": True}, {"zipped": True}):
+        with pytest.raises(InputError, match=r"ends in \.keras.*\.weights\.h5.*Received: /"):
+            ensemble.save(before, **options)
+    assert before.read_bytes() == b"something else"
+
+
+@pytest.mark.parametrize("network", [residual_network, plain_network])
+@pytest.mark.parametrize("ending", [".h5", ".hdf5"])
+def test_hdf5_files_by_the_function_are_refused_and_do_no_harm(network, ending, tmp_path):
+    ensemble = trained(1, network)
+    with pytest.raises(InputError, match="could not load such a file.*an HDF5 file"):
+        keras.saving.save_model(ensemble, tmp_path / f"ensemble{ending}")
+    loaded = saved_by_function(ensemble, tmp_path)  # Keras's own writer would lose the optimizer
+    assert type(loaded.optimizer) is keras.optimizers.Adam
+    assert int(loaded.optimizer.iterations) == 1
+
+
+def test_a_folder_is_never_written_into(tmp_path):
+    ensemble = trained(0)
+    ensemble.save(tmp_path / "unzipped", zipped=False)
+    for name in ("unzipped", "folder.keras"):
+        with pytest.raises(InputError, match="new folder for zipped=False"):
+            ensemble.save(tmp_path / name, zipped=False)
+    keras.models.load_model(tmp_path / "unzipped")
+
+
+def test_a_signature_and_silence_can_be_given_by_place(tmp_path):
+    ensemble = trained(0)
+    signature = [keras.InputSpec(shape=(3, 8, 8, 3), dtype="float32")]
+    ensemble.export(tmp_path / "exported", "tf_saved_model", False, signature)
+    images, _ = examples(3)
+    loaded = tf.saved_model.load(tmp_path / "exported")
+    np.testing.assert_allclose(
+        loaded.serve(images).numpy(), ensemble.predict(images, verbose=0), atol=1e-6
+    )

@@ -45,6 +45,24 @@ def test_what_was_trained_on_one_device_is_a_start_on_several(tmp_path):
     np.testing.assert_array_equal(ensemble(images), start(images))
 
 
+def adapted(seed, scale):
+    layer = keras.layers.Normalization()
+    layer.adapt(scale * examples(8, seed)[0])
+    keras.utils.set_random_seed(seed)
+    pixels = keras.Input((8, 8, 3))
+    return keras.Model(pixels, keras.layers.Dense(4)(keras.layers.Flatten()(layer(pixels))))
+
+
+def test_an_adapted_normalisation_begins_with_the_statistics_of_the_start(tmp_path):
+    path = tmp_path / "start.keras"
+    start = ensemble_of(*(adapted(seed, 0.5) for seed in (0, 1)))
+    start.save(path)
+    ensemble = ensemble_of(*(adapted(seed, 0.1) for seed in (2, 3)))
+    begin_from(ensemble, path)
+    images, _ = examples(3)
+    np.testing.assert_array_equal(ensemble(images), start(images))
+
+
 def normalised(seed, mean):
     pixels = keras.Input((8, 8, 3))
     x = keras.layers.Normalization(mean=mean, variance=1.0)(pixels)

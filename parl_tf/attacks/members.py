@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from parl_tf.classifiers import check_logits_classifier
+from parl_tf.classifiers import check_logits, check_logits_classifier
 from parl_tf.data import check_images
 from parl_tf.defences.base import Ensemble
 from parl_tf.errors import InputError
@@ -83,9 +83,5 @@ def count_classes(members: Sequence[keras.Model | Logits], images: Any) -> int:
             raise InputError(f"Expected logits (batch, classes). Received: shape {logits.shape}.")
         if not np.isfinite(logits).all():
             raise InputError("Expected finite logits. Received: NaN or infinite ones.")
-        if logits.min() >= 0 and np.allclose(logits.sum(axis=1), 1, atol=1e-3):
-            raise InputError(
-                "The model returns probabilities: no value is negative and rows sum to 1. "
-                "Expected logits, since a saturated probability has no gradient to attack along."
-            )
+        check_logits(logits)
     return logits.shape[1]

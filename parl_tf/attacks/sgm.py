@@ -12,6 +12,7 @@ from parl_tf.attacks.members import Logits, MemberLogits
 from parl_tf.convolutions import CONVOLUTIONS, check_convolutions_are_open
 from parl_tf.errors import InputError
 from parl_tf.flattening import flattened
+from parl_tf.weights import copy_weights
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,7 +113,7 @@ def scale_residual_gradients(member: Any, factor: float) -> keras.Model:
         )
     for operation, its_copy in copies:
         if getattr(operation, "weights", None):
-            its_copy.set_weights(operation.get_weights())
+            copy_weights(operation, its_copy)
     return copied
 
 

@@ -375,7 +375,7 @@ class Ensemble(PortableModel):
     def get_config(self) -> dict[str, Any]:
         """Members and arguments, enough to make an equal ensemble with other weights."""
         return {
-            "members": [keras.saving.serialize_keras_object(member) for member in self.members],
+            "members": self.serialized_members(self.members),
             "accuracy_weight": self.accuracy_weight,
             "member_reduction": self.member_reduction,
             "adversarial_training": (

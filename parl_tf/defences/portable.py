@@ -1,13 +1,18 @@
 """What Keras's saving and exporting need to know of a model that is made of others."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
 
 from parl_tf.errors import InputError
+
+_CANNOT_BE_LOADED = (
+    "Keras could not load such a file again. Expected a path that ends in .keras, or save_weights "
+    "with one that ends in .weights.h5; export writes files for other programs."
+)
 
 
 class PortableModel(keras.Model):
@@ -65,15 +70,57 @@ class PortableModel(keras.Model):
             with self.distribute_strategy.scope():
                 self._symbolic_build(data_batch=(images, labels, weights))
 
-    def save(self, filepath: str | os.PathLike, *arguments: Any, **options: Any) -> None:
-        """Keras's `save`, also of an optimizer that has not made a step yet."""
-        self.build_optimizer()
-        super().save(filepath, *arguments, **options)
+    def save(
+        self,
+        filepath: str | os.PathLike,
+        overwrite: bool = True,
+        zipped: bool | None = None,
+        **options: Any,
+    ) -> None:
+        """Keras's `save`, where what it writes can be loaded again.
 
-    def load_weights(self, filepath: str | os.PathLike, *arguments: Any, **options: Any) -> None:
-        """Keras's `load_weights`, with the optimizer's variables where the file has them."""
+        Args:
+            filepath: A file that ends in `.keras`; with `zipped=False` a new folder.
+            overwrite: Whether to replace a file without asking.
+            zipped: False for a folder.
+            **options: Keras's.
+
+        Raises:
+            InputError: Another ending, or a folder that is there.
+        """
+        path = str(filepath)
+        if zipped is False:
+            if path.endswith(".keras") or os.path.exists(path):
+                raise InputError(
+                    "Expected a new folder for zipped=False, whose name does not end in .keras. "
+                    f"Received: {path}."
+                )
+        elif not path.endswith(".keras") and not path.startswith("hf://"):
+            raise InputError(f"{_CANNOT_BE_LOADED} Received: {path}.")
+        super().save(filepath, overwrite=overwrite, zipped=zipped, **options)
+
+    def serialized_members(self, members: Sequence[keras.Model]) -> list[dict[str, Any]]:
+        """What Keras writes of members in a configuration.
+
+        Raises:
+            InputError: Keras is writing an HDF5 file, which `keras.saving.save_model` still does.
+        """
+        configs = [keras.saving.serialize_keras_object(member) for member in members]
+        layers = [layer for each in configs for layer in each["config"].get("layers", ())]
+        # In these files it leaves out where the classes of layers come from.
+        if any(isinstance(layer, dict) and "module" not in layer for layer in layers):
+            raise InputError(f"{_CANNOT_BE_LOADED} Received: an HDF5 file.")
+        return configs
+
+    def save_own_variables(self, store: Any) -> None:
+        """Called by Keras before it writes a model's parts, whatever it writes them into."""
+        self.build_optimizer()  # which would be empty before the first step
+        super().save_own_variables(store)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Called by Keras before it reads a model's parts, the optimizer's variables among them."""
         self.build_optimizer()
-        super().load_weights(filepath, *arguments, **options)
+        super().load_own_variables(store)
 
     def get_compile_config(self) -> dict[str, Any]:
         """Keras's, but whether by XLA is for the machine to decide that a model is loaded on."""
@@ -84,7 +131,7 @@ class PortableModel(keras.Model):
         self,
         filepath: str | os.PathLike,
         format: str = "tf_saved_model",
-        *,
+        verbose: bool | None = None,
         input_signature: Any = None,
         **options: Any,
     ) -> None:
@@ -93,4 +140,4 @@ class PortableModel(keras.Model):
             shape = (None, *self.image_shape)
             input_signature = [keras.InputSpec(shape=shape, dtype="float32")]
         self(tf.zeros((1, *self.image_shape)))  # Keras refuses a model that was never called
-        super().export(filepath, format, input_signature=input_signature, **options)
+        super().export(filepath, format, verbose, input_signature, **options)

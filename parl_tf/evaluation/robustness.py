@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from parl_tf.attacks.base import Attack
-from parl_tf.classifiers import check_logits_classifier
+from parl_tf.classifiers import check_answers, check_logits_classifier
 from parl_tf.data import Split, array_of, check_examples, check_seed
 from parl_tf.defences.base import Ensemble
 from parl_tf.errors import InputError
@@ -194,6 +194,7 @@ def check_models(
             shapes[name] = (model.image_shape, model.num_classes)
         else:
             check_logits_classifier(model)
+            check_answers(model)
             shapes[name] = (model.input_shape[1:], model.output_shape[-1])
     if len(set(shapes.values())) > 1:
         raise InputError(
