@@ -13,6 +13,7 @@ import tensorflow as tf
 from parl_tf.classifiers import check_members
 from parl_tf.data import check_images, check_seed
 from parl_tf.defences.adversarial_training import AdversarialTraining
+from parl_tf.defences.crafting import step_number
 from parl_tf.defences.forward import ForwardPass, checked_pixels, class_numbers, widened
 from parl_tf.defences.portable import PortableModel
 from parl_tf.defences.second_order import differentiable_twice
@@ -206,7 +207,8 @@ class Ensemble(PortableModel):
         """Seed for a draw of one training step.
 
         It follows from the ensemble's seed, the purpose and the number of the step, so a run that
-        was interrupted draws on as if it had not been.
+        was interrupted draws on as if it had not been. Each batch is a step, also where an
+        optimizer accumulates the gradients of several.
 
         Args:
             purpose: What is drawn; other purposes get other seeds.
@@ -215,7 +217,7 @@ class Ensemble(PortableModel):
             int32 tensor (2,), for `crafting.uniform`.
         """
         seed = tf.constant([self.seed, zlib.crc32(purpose.encode()) & 0x7FFFFFFF], tf.int32)
-        return tf.random.fold_in(seed, tf.cast(self.optimizer.iterations, tf.int32), alg="philox")
+        return tf.random.fold_in(seed, step_number(self.optimizer), alg="philox")
 
     def fit(
         self,

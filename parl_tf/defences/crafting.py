@@ -63,6 +63,25 @@ def ascend(
     return tf.stop_gradient(images)
 
 
+def step_number(optimizer: keras.optimizers.Optimizer) -> tf.Tensor:
+    """Number of the step that an optimizer is about to make, from 0.
+
+    Under `gradient_accumulation_steps` the optimizer's `iterations` are updates of the weights, of
+    several batches each. Here each batch is a step. The count is saved with the optimizer.
+
+    Args:
+        optimizer: The optimizer, or a `LossScaleOptimizer` around it, whose own count stands still.
+
+    Returns:
+        int32 tensor, a scalar.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    count = optimizer.iterations
+    if getattr(optimizer, "gradient_accumulation_steps", None):
+        count = next(each for each in optimizer.variables if each.name == "iteration")
+    return tf.cast(count, tf.int32)
+
+
 def uniform(shape: tf.Tensor, seed: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     """Draws uniformly from [0, 1), the same with and without XLA; half precision may round to 1.
 
