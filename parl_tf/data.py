@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 import numbers
 import os
 from typing import Any
@@ -193,13 +194,25 @@ def check_images(images: Any) -> np.ndarray:
             "Expected images as numbers of shape (n, height, width, channels), n > 0. "
             f"Received: shape {images.shape}, type {images.dtype}.{hint}"
         )
-    if not np.isfinite(images).all():
-        raise InputError("Expected finite pixels. Received: NaN or infinite values.")
-    low, high = images.min(), images.max()
-    if low < 0 or high > 1:
-        hint = " Divide by 255 first." if low >= 0 and 1 < high <= 255 else ""
-        raise InputError(f"Expected pixels in [0, 1]. Received: from {low} to {high}.{hint}")
+    low, high = images.min(), images.max()  # NaN if any pixel is
+    if not (low >= 0 and high <= 1):
+        raise pixels_out_of_range(low, high)
     return images.astype("float32", copy=False)
+
+
+def pixels_out_of_range(low: Any, high: Any) -> InputError:
+    """What to raise for pixels from `low` to `high`, NaN if a pixel is, and not in [0, 1]."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return InputError("Expected finite pixels. Received: NaN or infinite values.")
+    hint = " Divide by 255 first." if low >= 0 and 1 < high <= 255 else ""
+    return InputError(f"Expected pixels in [0, 1]. Received: from {low} to {high}.{hint}")
+
+
+def labels_out_of_range(low: Any, high: Any, last: int) -> InputError:
+    """What to raise for labels from `low` to `high`, NaN if a label is, and not in [0, `last`]."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return InputError("Expected finite labels. Received: NaN or infinite values.")
+    return InputError(f"Expected labels from 0 to {last}. Received: from {low} to {high}.")
 
 
 def check_examples(images: Any, labels: Any, num_classes: int | None = None) -> Split:
@@ -224,9 +237,7 @@ def check_examples(images: Any, labels: Any, num_classes: int | None = None) -> 
         )
     last = labels.max() if num_classes is None else num_classes - 1
     if labels.min() < 0 or labels.max() > last:
-        raise InputError(
-            f"Expected labels from 0 to {last}. Received: from {labels.min()} to {labels.max()}."
-        )
+        raise labels_out_of_range(labels.min(), labels.max(), last)
     return Split(images, labels.astype("int64", copy=False))
 
 

@@ -32,7 +32,20 @@ class StopWhenDiverged(keras.callbacks.Callback):
         """
         loss = float((logs or {}).get("loss", 0.0))
         if not math.isfinite(loss):
-            self._end(f"The loss became {loss} in epoch {self._epoch + 1}, step {batch + 1}.")
+            step = f"epoch {self._epoch + 1}, step {batch + 1}"
+            # Only the package's own ensembles know.
+            if getattr(self.model, "inputs_checked", False):
+                where = (
+                    "The images, labels and sample weights of that batch, and of all before it, "
+                    "are valid: it is the training that diverged."
+                )
+            else:
+                where = (
+                    f"The batches of this data set cannot be checked on their way: look at batch "
+                    f"{batch + 1} of that epoch for NaN, pixels outside [0, 1] (divide by 255 "
+                    "first) and labels that are no class."
+                )
+            self._end(f"The loss became {loss} in {step}. {where}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Looks at the weights, which the last step's loss says nothing of.
@@ -48,6 +61,6 @@ class StopWhenDiverged(keras.callbacks.Callback):
     def _end(self, what: str) -> NoReturn:
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         raise DivergedError(
-            f"{what} The checkpoint of the epoch before, if there was one, is kept. Expected a "
-            f"smaller learning rate than {rate:.3g}, perhaps."
+            f"{what} Try a learning rate below {rate:.3g}. The checkpoint of the epoch before, if "
+            "there was one, is kept."
         )

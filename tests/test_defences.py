@@ -478,7 +478,7 @@ def test_refuses_pixels_out_of_range_while_training(value):
     images, labels = examples(4)
     images[2, 3, 4, 1] = value
     for step in (make("unprotected").train_on_batch, make("unprotected").evaluate):
-        with pytest.raises(tf.errors.InvalidArgumentError, match=r"finite pixels in \[0, 1\]"):
+        with pytest.raises(InputError, match="pixels"):
             step(images, labels)
     with pytest.raises(InputError, match="pixels"):
         make("unprotected").predict_classes(images)

@@ -13,9 +13,9 @@ import tensorflow as tf
 from parl_tf.classifiers import check_members
 from parl_tf.data import check_images, check_seed
 from parl_tf.defences.adversarial_training import AdversarialTraining
+from parl_tf.defences.checked_model import CheckedModel
 from parl_tf.defences.crafting import step_number
-from parl_tf.defences.forward import ForwardPass, checked_pixels, class_numbers, widened
-from parl_tf.defences.portable import PortableModel
+from parl_tf.defences.forward import ForwardPass, class_numbers, widened
 from parl_tf.defences.second_order import differentiable_twice
 from parl_tf.errors import InputError
 from parl_tf.fusion import Vote, log_mean_probability, majority_vote
@@ -25,7 +25,7 @@ from parl_tf.replicas import check_distribution, equal_parts, finite_together, n
 
 
 @keras.saving.register_keras_serializable(package="parl_tf")
-class Ensemble(PortableModel):
+class Ensemble(CheckedModel):
     """Classifiers trained together and asked together; the unprotected ensemble.
 
     The training loss is the members' cross-entropy, plus the weighted terms of a method, plus the
@@ -56,8 +56,6 @@ class Ensemble(PortableModel):
     Source: PARL, arXiv 2112.04948, section 4.2 (the loss without its second term).
     """
 
-    uses_partners: ClassVar[bool] = False
-    """Whether `craft` can take a second, independent batch of images beside the first."""
     needs_start: ClassVar[bool] = False
     """Whether training begins from a trained unprotected ensemble."""
 
@@ -279,21 +277,6 @@ class Ensemble(PortableModel):
     def _differentiable_twice(self):
         """Makes gradients of members differentiable, where terms may be about gradients."""
         return differentiable_twice() if self.term_weights else contextlib.nullcontext()
-
-    def _unpack(self, data):
-        """Images, labels, sample weights and partners of a batch, the images checked."""
-        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        partners = None
-        if isinstance(images, tuple | list):
-            if not self.uses_partners or len(images) != 2:
-                raise InputError(
-                    f"Expected batches of images and labels. Received: {len(images)} parts where "
-                    "the images should be."
-                )
-            images, partners = (checked_pixels(part) for part in images)
-        else:
-            images = checked_pixels(images)
-        return images, tf.convert_to_tensor(labels), sample_weight, partners
 
     def _objective(self, images, labels, sample_weight, views, training):
         """Loss, the pass that the method's terms are about, and these terms."""

@@ -1,10 +1,9 @@
 """What a method's terms get: one pass of all members over a batch."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
-from parl_tf.errors import InputError
 from parl_tf.gradients import LOSS_SCALE, summed_gradients
 
 
@@ -34,21 +33,6 @@ class ForwardPass(NamedTuple):
     def loss_gradients(self) -> list[tf.Tensor]:
         """For each member the gradient of each example's own loss, of the shape of `inputs`."""
         return summed_gradients(self.tape, self.example_losses, self.inputs, scale=LOSS_SCALE)
-
-
-def checked_pixels(images: Any) -> tf.Tensor:
-    """Images as a tensor, with an assertion in the graph that pixels are in [0, 1].
-
-    Raises:
-        InputError: Pixels that are not floating-point numbers.
-    """
-    images = tf.convert_to_tensor(images)
-    if not images.dtype.is_floating:
-        raise InputError(f"Expected float pixels in [0, 1]. Received: {images.dtype.name}.")
-    # XLA leaves assertions out; NaN fails both comparisons. Resized images may round past 1.
-    inside = tf.reduce_all((images > -1e-3) & (images < 1 + 1e-3))
-    tf.debugging.Assert(inside, ["Expected finite pixels in [0, 1]."])
-    return images
 
 
 def class_numbers(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
