@@ -18,6 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def ensemble_of(method, jit_compile=False):
     options = {"num_layers": 2} if method in ("parl", "guardian") else {}
     options |= {"num_steps": 1} if method in ("trs", "dverge") else {}
+    options |= {"tap": "activation"} if method == "guardian" else {}
     ensemble = METHODS[method]([plain_network(0), plain_network(1)], **options)
     ensemble.compile(keras.optimizers.SGD(0.01), logits_loss(), jit_compile=jit_compile)
     return ensemble

@@ -119,6 +119,14 @@ with spread_over(2):
     except tf.errors.InvalidArgumentError as error:
         assert "equal parts" in str(error), error
         print("refused")
+    undivided = tf.data.Dataset.from_tensor_slices((255 * SPLIT.images, SPLIT.labels)).batch(16)
+    shared_out = tf.distribute.get_strategy().experimental_distribute_dataset(undivided)
+    for batches in (undivided, shared_out):  # checked on its way; by an assertion in the graph
+        try:
+            compiled().fit(batches, shuffle=False, verbose=0)
+        except InputError as error:
+            assert "Divide by 255 first." in str(error), error
+            print("refused")
     with spread_over(2):
         print("nothing to do")
     try:
@@ -204,7 +212,7 @@ def test_every_method_trains_on_two_devices_as_on_one():
 @pytest.mark.slow
 def test_what_would_train_otherwise_is_refused():
     assert output_of(begin(REFUSED)).split("\n")[:-1] == [
-        *["refused"] * 8,
+        *["refused"] * 10,
         "nothing to do",
         "refused",
     ]
