@@ -6,7 +6,7 @@ import pytest
 from networks import logits_loss
 
 
-def assert_step_follows_the_loss(ensemble, images, labels, rel=1e-6):
+def assert_step_follows_the_loss(ensemble, images, labels, rel=1e-6, step=1e-5, absolute=None):
     """Compares the gradient that a step uses with central differences of the evaluated loss.
 
     For ensembles in float64 whose networks are smooth and the same in training and in inference.
@@ -30,8 +30,8 @@ def assert_step_follows_the_loss(ensemble, images, labels, rel=1e-6):
         values = []
         for sign in (1, -1):
             for variable, b, d in zip(variables, before, direction, strict=True):
-                variable.assign(b + sign * 1e-5 * d)
+                variable.assign(b + sign * step * d)
             values.append(loss())
-        measured = (values[0] - values[1]) / 2e-5
+        measured = (values[0] - values[1]) / (2 * step)
         derivative = sum(np.sum(g * d) for g, d in zip(gradient, direction, strict=True))
-        assert measured == pytest.approx(derivative, rel=rel)
+        assert measured == pytest.approx(derivative, rel=rel, abs=absolute)

@@ -45,7 +45,7 @@ class ADP(Ensemble):
         **options: Any,
     ) -> None:
         weights = {"entropy": -float(entropy_weight), "log_determinant": -float(determinant_weight)}
-        super().__init__(members, term_weights=weights, **options)
+        super().__init__(members, term_weights=weights, differentiated=None, **options)
 
     def terms(self, forward: ForwardPass) -> dict[str, tf.Tensor]:
         """Mean entropy and mean logarithm of the determinant."""

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -15,7 +15,8 @@ from parl_tf.data import check_images, check_seed
 from parl_tf.defences.adversarial_training import AdversarialTraining
 from parl_tf.defences.checked_model import CheckedModel
 from parl_tf.defences.crafting import step_number
-from parl_tf.defences.forward import ForwardPass, class_numbers, widened
+from parl_tf.defences.forward import ForwardPass, after, class_numbers, widened
+from parl_tf.defences.second_derivatives import Differentiated, check_layers, whole_network
 from parl_tf.defences.second_order import differentiable_twice
 from parl_tf.errors import InputError
 from parl_tf.fusion import Vote, log_mean_probability, majority_vote
@@ -48,10 +49,14 @@ class Ensemble(CheckedModel):
         seed: Decides, with the number of the step, what is drawn while training.
         term_weights: Weight of each term of the method, by name. For subclasses.
         reported: Names of what `terms` returns only to be shown. For subclasses.
+        differentiated: For a member, what of it gradients in the terms are taken of; None if no
+            term holds gradients. For subclasses.
+        check_second_derivatives: Whether to check that these can be trained. Loading does not.
         name: Name of the model.
 
     Raises:
-        InputError: Members that are not as described, or an argument outside its values.
+        InputError: Members that are not as described, layers whose gradients cannot be trained
+            where terms hold them, or an argument outside its values.
 
     Source: PARL, arXiv 2112.04948, section 4.2 (the loss without its second term).
     """
@@ -69,6 +74,8 @@ class Ensemble(CheckedModel):
         seed: int = 0,
         term_weights: Mapping[str, float] | None = None,
         reported: Sequence[str] = (),
+        differentiated: Callable[[keras.Model], Differentiated] | None = whole_network,
+        check_second_derivatives: bool = True,
         name: str | None = None,
     ) -> None:
         members = list(members)
@@ -78,6 +85,8 @@ class Ensemble(CheckedModel):
         weights = {"accuracy_weight": accuracy_weight, **(term_weights or {})}
         if not all(math.isfinite(weight) for weight in weights.values()):
             raise InputError(f"Expected finite weights. Received: {weights}.")
+        if check_second_derivatives and term_weights and differentiated:
+            check_layers(members, differentiated, type(self).__name__)
         adversarial_training = AdversarialTraining.of(adversarial_training)
         super().__init__(name=name)
         self.members = members
@@ -264,7 +273,7 @@ class Ensemble(CheckedModel):
         gradients = tape.gradient(scaled, self.trainable_variables)
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
             gradients = finite_together(gradients)
-        gradients = _after(gradients, [loss, *terms.values()])
+        gradients = after(gradients, [loss, *terms.values()])
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
         return self._update_metrics(forward, sample_weight, loss, terms)
 
@@ -374,16 +383,5 @@ class Ensemble(CheckedModel):
     def from_config(cls, config: dict[str, Any]) -> "Ensemble":
         """Makes an ensemble from what `get_config` returned."""
         members = [keras.saving.deserialize_keras_object(member) for member in config["members"]]
-        return cls(**{**cls.former_arguments, **config, "members": members})
-
-
-def _after(gradients, losses):
-    """Gradients that an optimizer gets when the losses, and all that they read, are computed.
-
-    TensorFlow's graph optimizer leaves out an order of reading and writing that also follows from
-    the flow of data, and may take that flow apart afterwards: the optimizer's one operation on
-    all gradients becomes one for each. A pass whose weights' own gradients do not depend on their
-    values, such as PARL's on biases, then read them while they were updated.
-    """
-    with tf.control_dependencies(losses):
-        return [gradient if gradient is None else tf.identity(gradient) for gradient in gradients]
+        kept = {"check_second_derivatives": False, **cls.former_arguments, **config}
+        return cls(**{**kept, "members": members})

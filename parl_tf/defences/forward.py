@@ -1,6 +1,7 @@
 """What a method's terms get: one pass of all members over a batch."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -45,3 +46,15 @@ def class_numbers(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
 def widened(logits: tf.Tensor) -> tf.Tensor:
     """Logits of at least float32."""
     return tf.cast(logits, tf.float32) if logits.dtype.size < 4 else logits
+
+
+def after(gradients: Sequence[Any], losses: Sequence[tf.Tensor]) -> list[Any]:
+    """Gradients that an optimizer gets when the losses, and all that they read, are computed.
+
+    TensorFlow's graph optimizer leaves out an order of reading and writing that also follows from
+    the flow of data, and may take that flow apart afterwards: the optimizer's one operation on
+    all gradients becomes one for each. A pass whose weights' own gradients do not depend on their
+    values, such as PARL's on biases, then read them while they were updated.
+    """
+    with tf.control_dependencies(losses):
+        return [gradient if gradient is None else tf.identity(gradient) for gradient in gradients]

@@ -10,6 +10,7 @@ import tensorflow as tf
 from parl_tf.defences.base import Ensemble
 from parl_tf.defences.forward import ForwardPass
 from parl_tf.defences.layer_sums import LayerSums
+from parl_tf.defences.second_derivatives import Differentiated
 from parl_tf.errors import InputError
 from parl_tf.exposure import layer_outputs, main_convolutions
 from parl_tf.flattening import flattened, graph_part
@@ -83,8 +84,15 @@ class Guardian(Ensemble):
     ) -> None:
         check_choice("norms", norms, NORMS)
         check_choice("correlation", correlation, CORRELATIONS)
+        taps = (stem_tap or tap, *[tap] * (num_layers - 1))
+
+        def differentiated(member: keras.Model) -> Differentiated:
+            kernels = [kernel for layer in _kernels(member, num_layers) for kernel in layer]
+            return Differentiated(LayerSums(member, num_layers, tap=taps).sources, kernels)
+
         super().__init__(
             members,
+            differentiated=differentiated,
             member_reduction=member_reduction,
             term_weights={"penalty": float(diversity_weight)},
             reported=["kernel_cosine", "output_correlation"],
@@ -95,7 +103,7 @@ class Guardian(Ensemble):
         self.tap = tap
         self.norms = norms
         self.correlation = correlation
-        self._taps = (stem_tap or tap, *[tap] * (num_layers - 1))
+        self._taps = taps
         # As bound methods these are neither saved nor counted beside the members.
         sums = [LayerSums(member, num_layers, tap=self._taps) for member in self.members]
         self._sums = tuple(each.__call__ for each in sums)
@@ -118,8 +126,7 @@ class Guardian(Ensemble):
 
     def _kernels(self, member):
         """For each compared layer the kernels of its convolution."""
-        layers = main_convolutions(member, self.num_layers)
-        return [[weight for weight in layer.weights if len(weight.shape) > 1] for layer in layers]
+        return _kernels(member, self.num_layers)
 
     def watched(self) -> list[Any]:
         """The kernels."""
@@ -179,6 +186,12 @@ class Guardian(Ensemble):
             "norms": self.norms,
             "correlation": self.correlation,
         }
+
+
+def _kernels(member, num_layers):
+    """For each of a member's first convolutions its kernels."""
+    layers = main_convolutions(member, num_layers)
+    return [[weight for weight in layer.weights if len(weight.shape) > 1] for layer in layers]
 
 
 def _correlation(outputs: Sequence[tf.Tensor], *, biased: bool) -> tf.Tensor:

@@ -9,6 +9,7 @@ import tensorflow as tf
 from parl_tf.defences.base import Ensemble
 from parl_tf.defences.forward import ForwardPass
 from parl_tf.defences.layer_sums import LayerSums
+from parl_tf.defences.second_derivatives import Differentiated
 from parl_tf.flattening import flattened, graph_part
 from parl_tf.folding import FoldedNetwork
 from parl_tf.gradients import pairwise_cosine, summed_gradients
@@ -63,8 +64,14 @@ class PARL(Ensemble):
         check_choice("penalty_batch_norm", penalty_batch_norm, ("moving", "batch"))
         check_choice("layer_reduction", layer_reduction, ("sum", "mean"))
         check_choice("cosine", cosine, _COSINES)
+
+        def differentiated(member: keras.Model) -> Differentiated:
+            sums = LayerSums(member, num_layers, tap=tap)
+            return Differentiated(sums.sources, training=penalty_batch_norm == "batch")
+
         super().__init__(
             members,
+            differentiated=differentiated,
             term_weights={"penalty": float(diversity_weight)},
             reported=[f"penalty_{layer}" for layer in range(1, num_layers + 1)],
             **options,

@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from parl_tf.defences.resizing import differentiable_resize, differentiable_resize_with_pad
 from parl_tf.defences.twice_differentiable import (
     LEAST_EPSILON,
     BatchMoments,
@@ -17,6 +18,7 @@ from parl_tf.defences.twice_differentiable import (
 _lock = threading.Lock()
 _users = 0  # replicas trace their steps in threads, each with a use of its own
 _originals: dict[str, Any] = {}
+_image_originals: dict[str, Any] = {}
 _moments_of: dict[int, BatchMoments] = {}  # by the id of the mean, which stays alive with it
 _likely_epsilon = 1e-3  # the last one seen; moments are taken before that of theirs is known
 
@@ -30,7 +32,8 @@ def differentiable_twice() -> Iterator[None]:
     input gradients would be trained along a wrong direction. While a step is traced, plain
     operations stand in its place. Normalisation by batch (over the axis -1, as is the default) and
     ReLU, of which there are many, become `batch_normalized` and `rectified`. Values stay the same
-    up to rounding.
+    up to rounding. `tf.nn.softsign`, `tf.image.resize` and `tf.image.resize_with_pad`, whose second
+    derivatives TensorFlow lacks, get them.
     """
     global _users
     replacements = {
@@ -38,12 +41,20 @@ def differentiable_twice() -> Iterator[None]:
         "batch_normalization": _batch_normalization,
         "relu": _relu,
         "leaky_relu": _leaky_relu,
+        "softsign": _softsign,
+    }
+    image_replacements = {
+        "resize": differentiable_resize,
+        "resize_with_pad": differentiable_resize_with_pad,
     }
     with _lock:
         if not _users:
             for name, function in replacements.items():
                 _originals[name] = getattr(tf.nn, name)
                 setattr(tf.nn, name, function)
+            for name, differentiable in image_replacements.items():
+                _image_originals[name] = getattr(tf.image, name)
+                setattr(tf.image, name, differentiable(_image_originals[name]))
         _users += 1
     try:
         yield
@@ -53,6 +64,8 @@ def differentiable_twice() -> Iterator[None]:
             if not _users:
                 for name, function in _originals.items():
                     setattr(tf.nn, name, function)
+                for name, function in _image_originals.items():
+                    setattr(tf.image, name, function)
                 _moments_of.clear()
 
 
@@ -124,3 +137,9 @@ def _leaky_relu(features: Any, alpha: float = 0.2, name: str | None = None) -> t
     if features.dtype.is_floating:
         return rectified(features, alpha)
     return _originals["leaky_relu"](features, alpha)
+
+
+def _softsign(features: Any, name: str | None = None) -> tf.Tensor:
+    """What `tf.nn.softsign` returns."""
+    features = tf.convert_to_tensor(features)
+    return features / (1 + tf.abs(features))
