@@ -356,7 +356,11 @@ def test_refuses_a_function_that_returns_probabilities(scale):
 def test_refuses_an_ensemble_with_a_member_that_hides_its_softmax():
     network = plain_network(0)
     hidden = keras.layers.Lambda(lambda x: tf.nn.softmax(x))(network.outputs[0])
-    ensemble = parl_tf.Ensemble([plain_network(1), keras.Model(network.inputs, hidden)])
+    members = [plain_network(1), keras.Model(network.inputs, hidden)]
+    with pytest.raises(InputError, match="returns probabilities"):
+        parl_tf.Ensemble(members)
+    ensemble = parl_tf.Ensemble([members[0], plain_network(2)])
+    ensemble.members = members
     with pytest.raises(InputError, match="returns probabilities"):
         FGSM()(ensemble, IMAGES, LABELS, epsilon=0.1)
 
