@@ -189,7 +189,7 @@ class SingleLayer:
             tape.watch([inputs, upstream])
             terms = self._terms(point, inputs, upstream)
             value = _sum(terms)
-        trained = [weight.value for weight in self._trained]
+        trained = [_local(weight) for weight in self._trained]
         found = tape.gradient(value, [*upstream, *inputs, *trained])
         return Found(
             float(value),
@@ -209,7 +209,7 @@ class SingleLayer:
             self.restore()
         for weight, value in zip(self._trained, point.weights, strict=True):
             weight.value.assign(tf.cast(value, weight.value.dtype))
-        sources = [*inputs, *(self._trained[index].value for index in self._sources)]
+        sources = [*inputs, *(_local(self._trained[index]) for index in self._sources)]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(sources)
             outputs = self._run(self._operation, inputs, self.training)
@@ -222,6 +222,11 @@ class SingleLayer:
             for gradient, along in zip(gradients, point.along, strict=True)
             if gradient is not None
         ]
+
+
+def _local(variable):
+    """What gradients are taken with respect to; under a strategy the first device's."""
+    return tf.distribute.get_strategy().experimental_local_results(variable.value)[0]
 
 
 def _sum(terms):
