@@ -1,4 +1,4 @@
-"""Arguments that are plainly meant, in the form that the package works with."""
+"""Arguments in every accepted form, as the one that the package works with."""
 
 from collections.abc import Iterable
 from typing import Any

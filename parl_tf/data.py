@@ -204,7 +204,7 @@ def pixels_out_of_range(low: Any, high: Any) -> InputError:
     """What to raise for pixels from `low` to `high`, NaN if a pixel is, and not in [0, 1]."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return InputError("Expected finite pixels. Received: NaN or infinite values.")
-    hint = " Divide by 255 first." if low >= 0 and 1 < high <= 255 else ""
+    hint = " Divide by 255 first." if low >= 0 and 2 < high <= 255 else ""
     return InputError(f"Expected pixels in [0, 1]. Received: from {low} to {high}.{hint}")
 
 

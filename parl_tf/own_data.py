@@ -77,7 +77,16 @@ def _unlabelled(element):
 
 def _are_pairs(data: list) -> bool:
     """Whether a list is one of pairs, not itself a pair of arrays."""
-    return bool(data) and all(isinstance(element, tuple) for element in data)
+    if bool(data) and all(isinstance(element, tuple) for element in data):
+        return True
+    lists = [element for element in data if isinstance(element, list)]
+    # Two lists of two could be anything; more, or images of three dimensions in front, could not.
+    return bool(data) and len(lists) == len(data) and all(_is_pair_list(each) for each in lists)
+
+
+def _is_pair_list(element: list) -> bool:
+    """Whether a list is an image or a batch of them, as an array, and what belongs to it."""
+    return len(element) == 2 and np.ndim(element[0]) >= 3 and hasattr(element[0], "shape")
 
 
 def _elements(data: Any) -> Iterable[Any]:

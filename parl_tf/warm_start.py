@@ -1,5 +1,6 @@
 """Beginning from the weights of another run."""
 
+import itertools
 import os
 from typing import Any
 
@@ -41,15 +42,34 @@ def begin_from(ensemble: Ensemble, path: str | os.PathLike) -> dict[str, Any]:
         )
     pairs = list(zip(ensemble.members, start.members, strict=True))
     config = config or {}
-    if any(_anatomy(member) != _anatomy(begun) for member, begun in pairs):
-        raise InputError(
-            f"Expected a start of the same network, input and normalisation. Received: another "
-            f"one in {path}, {config.get('recipe', {}).get('network', 'not said which')}. Train "
-            "the start by the same recipe and network, or name its network (--network)."
-        )
+    for member, begun in pairs:
+        if difference := _difference(_anatomy(member), _anatomy(begun)):
+            raise InputError(
+                f"Expected a start of the same network, input and normalisation. Received: another "
+                f"one in {path}, {config.get('recipe', {}).get('network', 'not said which')}, of "
+                f"this version or an earlier one; they first differ in {difference}. Train the "
+                "start anew by the same recipe and network, or name its network (--network)."
+            )
     for member, begun in pairs:
         copy_weights(begun, member)
     return {"run": str(path), **{key: config[key] for key in ("method", "seed") if key in config}}
+
+
+def _difference(expected: list, found: list) -> str | None:
+    """The first part in which two networks differ, as text; None if there is none."""
+    for ours, theirs in itertools.zip_longest(expected, found, fillvalue="nothing"):
+        if ours != theirs:
+            return f"{_brief(ours, theirs)} here, {_brief(theirs, ours)} there"
+    return None
+
+
+def _brief(part: Any, other: Any) -> str:
+    """A part of a network: a layer with what another one of its class has otherwise."""
+    if not isinstance(part, tuple) or len(part) != 3 or not isinstance(part[1], dict):
+        return str(part)[:80]
+    settings = other[1] if isinstance(other, tuple) and other[0] == part[0] else part[1]
+    apart = {k: v for k, v in part[1].items() if settings.get(k) != v}
+    return f"{part[0]} {apart}" if apart else str(part[0])
 
 
 def _anatomy(network: keras.Model) -> list:

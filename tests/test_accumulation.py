@@ -86,7 +86,7 @@ def test_a_resumed_update_draws_on_in_its_middle(scaled, tmp_path):
     [
         (parl_tf.Ensemble, {"adversarial_training": {"num_steps": 1}}, "cross_entropy"),
         (parl_tf.DVERGE, {"num_steps": 1}, "cross_entropy"),
-        (parl_tf.TRS, {"num_steps": 1}, "smoothness"),
+        (parl_tf.TRS, {"num_steps": 1, "move_half": True}, "smoothness"),
     ],
     ids=["adversarial training", "DVERGE's partners", "TRS's starts"],
 )

@@ -186,7 +186,7 @@ ENSEMBLES = {
         members, accuracy_weight=0.0, first_radius=0.0, last_radius=0.0
     ),
     "guardian": lambda members: parl_tf.Guardian(
-        members, num_layers=2, accuracy_weight=0.0, tap="activation"
+        members, num_layers=2, accuracy_weight=0.0, tap="activation", norms="differentiated"
     ),
 }
 

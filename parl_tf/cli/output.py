@@ -60,7 +60,7 @@ class StandardOutput:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that ends in a message if the help cannot be written."""
+    """An argument parser that exits with an error message if the help cannot be written."""
 
     def print_help(self, file: Any = None) -> None:
         """Prints the help, where argparse would keep to itself that this fails."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import inspect
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -383,5 +384,8 @@ class Ensemble(CheckedModel):
     def from_config(cls, config: dict[str, Any]) -> "Ensemble":
         """Makes an ensemble from what `get_config` returned."""
         members = [keras.saving.deserialize_keras_object(member) for member in config["members"]]
-        kept = {"check_second_derivatives": False, **cls.former_arguments, **config}
-        return cls(**{**kept, "members": members})
+        kept = {**cls.former_arguments, **config, "members": members}
+        parameters = inspect.signature(cls).parameters.values()
+        if any(p.name == "check_second_derivatives" or p.kind == p.VAR_KEYWORD for p in parameters):
+            kept = {"check_second_derivatives": False, **kept}  # it was made once
+        return cls(**kept)

@@ -13,7 +13,7 @@ from parl_tf.defences.portable import PortableModel
 
 
 class CheckedModel(PortableModel):
-    """A model of members that refuses pixels and labels which cannot be meant.
+    """A model of members that refuses invalid pixels and labels.
 
     `fit`, `evaluate`, `train_on_batch` and `test_on_batch` are Keras's. Each raises `InputError`
     for images or labels that are of another kind, pixels outside [0, 1], labels outside of the

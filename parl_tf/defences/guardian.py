@@ -47,8 +47,8 @@ class Guardian(Ensemble):
         tap: The same of the other layers. Either way a network and its copy with negated
             channels, the same function, look different to the penalty: on raw outputs through the
             correlation, on activations through the kernels' gradients.
-        norms: The norms in the cosine are "constant", as far as derivatives go, or
-            "differentiated". Its value is the same.
+        norms: "constant" stops gradients at the norms in the cosine; "differentiated" lets them
+            through. The value is the same.
         correlation: "biased" for the covariance, a mean over the n images of the batch, divided
             by deviations of n - 1 degrees of freedom, which is (n - 1) / n times Pearson's
             correlation; or "pearson".

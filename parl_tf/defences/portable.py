@@ -42,9 +42,9 @@ class PortableModel(keras.Model):
         """
         if not self.trainable_variables:
             raise InputError(
-                "Expected weights to train. Received: members that are frozen, all of their layers "
-                "having trainable=False. Set trainable=True where you want to train, and compile "
-                "again. What is not trained can be evaluated and attacked as it is."
+                "Expected weights to train. Received: members without trainable weights. Set "
+                "trainable=True on the layers that you want to train, and compile again. Frozen "
+                "members can be evaluated and attacked as they are."
             )
         self.build_optimizer()
         return super().make_train_function(force)

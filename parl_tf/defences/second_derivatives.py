@@ -29,7 +29,7 @@ _right: set[Any] = set()
 
 
 class Differentiated(NamedTuple):
-    """What of a member a method's terms take gradients of.
+    """Which gradients of a member a method uses.
 
     Attributes:
         outputs: Symbolic tensors of the member's graph, up to which gradients go.
@@ -92,11 +92,11 @@ def check_layers(
 
 def _message(method, member, name, operation, verdict):
     return (
-        f"The terms of {method} are trained by second derivatives, and that of layer {name!r} "
+        f"{method} needs second derivatives, and that of layer {name!r} "
         f"({type(operation).__name__}) of member {member.name!r} {verdict.fault}. Expected layers "
-        "whose gradients can be differentiated: resize or transform images before the model, "
-        "write the layer with other operations, or pass check_second_derivatives=False to train "
-        "all the same."
+        "whose gradients can be differentiated: resize, augment or transform images before the "
+        "model, write the layer with other operations, or pass check_second_derivatives=False to "
+        "train all the same."
     )
 
 

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from parl_tf.weights import copy_weights
+
 
 class LayerCall(NamedTuple):
     """One call of a layer or operation.
@@ -87,7 +89,7 @@ class SingleLayer:
         self._given = [self._flat[index] for index in self._inputs]
         outputs = self._run(self._operation, self._given, training=False)
         if self._operation is not self._original:
-            _copy_weights(self._original, self._operation)
+            copy_weights(self._original, self._operation)
         layer = isinstance(self._operation, keras.Layer)
         self._trained = self._operation.trainable_weights if layer else []
         variables = self._operation.variables if layer else []
@@ -273,11 +275,3 @@ def _retyped(config, dtype):
         else _retyped(value, dtype)
         for key, value in config.items()
     }
-
-
-def _copy_weights(layer, copy):
-    """Gives a rebuilt layer the weights of its original."""
-    for new, old in zip(copy.weights, layer.weights, strict=True):
-        if new.shape != old.shape:
-            raise ValueError(f"{new.shape} where {old.shape} was expected")
-        new.assign(keras.ops.convert_to_numpy(old))

@@ -22,10 +22,11 @@ class TRS(Ensemble):
     """Transferability reduced smooth ensemble.
 
     Penalises `cosine`, the mean absolute cosine of pairs of members' loss gradients, and
-    `smoothness`, how long these gradients are: with B for the size of the training batch, 2 / B^2
+    `smoothness`, their squared norm: with B for the size of the training batch, 2 / B^2
     times the mean, over members and examples, of the squared length of the gradient of an
     example's loss. Validation takes the B of training: the largest batch of the last epoch, which
-    is saved with the model. Before any training it is the size of the evaluated batch.
+    is saved with the model. Before any training it is the size of the evaluated batch. Where an
+    optimizer accumulates gradients, each of the batches that it accumulates counts by itself.
 
     Args:
         members: As for `Ensemble`.
@@ -41,6 +42,7 @@ class TRS(Ensemble):
         first_radius: Radius of the L-infinity ball in the first epoch, in pixel units of [0, 1].
         last_radius: The radius that it grows towards.
         num_steps: Number of steps, from a uniform random start.
+        batch_size: The B of validation until a training sets it. A saved model carries it.
         **options: As for `Ensemble`.
 
     Raises:
@@ -68,6 +70,7 @@ class TRS(Ensemble):
         first_radius: float = 0.01,
         last_radius: float = 0.03,
         num_steps: int = 6,
+        batch_size: int | None = None,
         **options: Any,
     ) -> None:
         check_choice("smoothness_scale", smoothness_scale, SMOOTHNESS_SCALES)
@@ -85,9 +88,9 @@ class TRS(Ensemble):
         self.last_radius = last_radius
         self.num_steps = num_steps
         self._radius = tf.Variable(first_radius, trainable=False, dtype=tf.float32)
-        # Set within steps, by replicas that all have the same value; 0 before the first.
+        # Set within steps, by replicas that all have the same value; 0 if it is not known.
         self._batch_size = tf.Variable(
-            0.0,
+            float(batch_size or 0),
             trainable=False,
             dtype=tf.float32,
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
@@ -167,7 +170,7 @@ class TRS(Ensemble):
         return gradients
 
     def get_config(self) -> dict[str, Any]:
-        """Members and arguments, and once trained the size of the training batch."""
+        """Members and arguments; the size of the training batch where it is known."""
         size = int(self._batch_size.numpy())
         trained = {"batch_size": size} if size else {}
         return {
@@ -181,15 +184,6 @@ class TRS(Ensemble):
             "last_radius": self.last_radius,
             "num_steps": self.num_steps,
         }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "TRS":
-        """Makes an ensemble from what `get_config` returned."""
-        config = dict(config)
-        size = config.pop("batch_size", 0)
-        ensemble = super().from_config(config)
-        ensemble._batch_size.assign(size)
-        return ensemble
 
 
 def _mean_square(gradients: Sequence[tf.Tensor]) -> tf.Tensor:

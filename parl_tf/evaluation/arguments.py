@@ -1,4 +1,4 @@
-"""What an evaluation is given, in the forms that are plainly meant, as the ones it works with."""
+"""Arguments of an evaluation, in every accepted form, as the one that it works with."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
