@@ -55,7 +55,13 @@ def drawn_by_hand(seed=5):
     return [float(uniform(tf.constant([1]), each, tf.float32)[0]) for each in seeds]
 
 
-@pytest.mark.parametrize("jit_compile", [False, True], ids=["no XLA", "XLA"])
+OFTEN_XLA = pytest.mark.parametrize(
+    "jit_compile",
+    [pytest.param(False, id="no XLA"), pytest.param(True, id="XLA", marks=pytest.mark.slow)],
+)
+
+
+@OFTEN_XLA
 @pytest.mark.parametrize("scaled", [False, True], ids=["", "scaled loss"])
 @pytest.mark.parametrize("accumulation", [None, 4])
 def test_each_batch_is_a_step_to_draw_for(accumulation, scaled, jit_compile):
@@ -80,7 +86,7 @@ def test_a_resumed_update_draws_on_in_its_middle(scaled, tmp_path):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
 
 
-@pytest.mark.parametrize("jit_compile", [False, True], ids=["no XLA", "XLA"])
+@OFTEN_XLA
 @pytest.mark.parametrize(
     ("method", "options", "drawn"),
     [

@@ -17,6 +17,10 @@ from parl_tf.errors import DivergedError, InputError
 
 BATCH = 4
 XLA = pytest.mark.parametrize("jit_compile", [False, True], ids=["no XLA", "XLA"])
+OFTEN_XLA = pytest.mark.parametrize(
+    "jit_compile",
+    [pytest.param(False, id="no XLA"), pytest.param(True, id="XLA", marks=pytest.mark.slow)],
+)
 
 
 def ensemble_of(method=parl_tf.Ensemble, compiled=(), **options):
@@ -137,7 +141,7 @@ def test_adversarial_training_does_not_project_what_is_no_image(fault, jit_compi
         ensemble_of(**options).fit(batches_of(images, labels), verbose=0, shuffle=False)
 
 
-@XLA
+@OFTEN_XLA
 @pytest.mark.parametrize("feed", ["arrays", "data set", "generator", "PyDataset"])
 def test_evaluation_and_validation_are_checked_alike(feed, jit_compile):
     images, labels, expected = spoiled("0 to 255", count=BATCH)
@@ -158,7 +162,7 @@ def test_evaluation_and_validation_are_checked_alike(feed, jit_compile):
         )
 
 
-@XLA
+@OFTEN_XLA
 @pytest.mark.parametrize("step", ["train_on_batch", "test_on_batch"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_single_batches_are_checked(step, fault, jit_compile):
@@ -170,7 +174,7 @@ def test_single_batches_are_checked(step, fault, jit_compile):
         assert str(refusal.value) == expected
 
 
-@XLA
+@OFTEN_XLA
 def test_partners_are_checked_too(jit_compile):
     images, labels, expected = spoiled("0 to 255", count=BATCH)
     ensemble = ensemble_of(parl_tf.DVERGE, {"jit_compile": jit_compile}, num_steps=1)
@@ -326,7 +330,7 @@ def test_not_a_batch_more_is_read_than_keras_reads():
     assert counts[0] == counts[1] <= 7
 
 
-@XLA
+@OFTEN_XLA
 @pytest.mark.parametrize("pairs", [False, True])
 def test_a_checked_training_is_bit_for_bit_that_of_its_batches(pairs, jit_compile):
     split = Split(*examples(12))

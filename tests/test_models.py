@@ -253,6 +253,7 @@ def test_networks_from_pytorch_are_those_by_numpy_alone(name, size):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_padding_decides_the_values_on_even_sizes_and_neither_shapes_nor_weights(network):
     symmetric = small_resnet20(padding="symmetric")
     assert symmetric.count_params() == network.count_params()

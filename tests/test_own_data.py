@@ -440,7 +440,7 @@ def test_with_every_weight_frozen_there_is_nothing_to_train(tmp_path, method):
         lambda: ensemble.fit(IMAGES, LABELS, verbose=0),
         lambda: ensemble.train_on_batch(IMAGES, LABELS),
     ):
-        with pytest.raises(InputError, match="Expected weights to train.*trainable=False"):
+        with pytest.raises(InputError, match="Expected weights to train.*trainable=True"):
             training()
     # It is evaluated, attacked and saved as any other.
     logs = ensemble.evaluate(IMAGES, LABELS, verbose=0, return_dict=True)

@@ -236,3 +236,33 @@ def test_a_signature_and_silence_can_be_given_by_place(tmp_path):
     np.testing.assert_allclose(
         loaded.serve(images).numpy(), ensemble.predict(images, verbose=0), atol=1e-6
     )
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Plain(parl_tf.PARL):
+    """A method of somebody's that takes only what it names."""
+
+    def __init__(self, members, num_layers=1, name=None, **_):
+        super().__init__(members, num_layers=num_layers, name=name)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Named(parl_tf.Ensemble):
+    """A method of somebody's that takes no other options."""
+
+    def __init__(self, members, seed=0, name=None):
+        super().__init__(members, seed=seed, name=name)
+
+    def get_config(self):
+        config = super().get_config()
+        return {key: config[key] for key in ("members", "seed", "name")}
+
+
+@pytest.mark.parametrize("method", [Plain, Named])
+def test_a_method_with_a_signature_of_its_own_is_loaded(method, tmp_path):
+    ensemble = method([residual_network(seed) for seed in range(2)])
+    ensemble.save(tmp_path / "own.keras")
+    loaded = keras.models.load_model(tmp_path / "own.keras")
+    assert type(loaded) is method
+    for ours, theirs in zip(loaded.get_weights(), ensemble.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)

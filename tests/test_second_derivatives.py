@@ -357,6 +357,44 @@ def test_each_kind_of_layer_is_judged_once(monkeypatch):
     assert counts == [5, 5, 0]
 
 
+@tf.custom_gradient
+def squared_once(x):
+    """A square whose derivative is right, and takes its input for a constant."""
+    return x**2, lambda upstream: upstream * tf.stop_gradient(2 * x)
+
+
+def test_whether_a_layer_is_refused_does_not_follow_from_its_weights():
+    # By one random direction in float32, as for what is not registered, one of 16 passed.
+    faults = set()
+    for seed in range(16):
+        keras.utils.set_random_seed(seed)
+        layer = layers.Conv2D(3, 3, activation=squared_once)
+        layer.build((3, 8, 8, 3))
+        images = tf.constant(np.random.default_rng(0).uniform(size=(3, 8, 8, 3)), tf.float32)
+        call = LayerCall(layer, (images,), {}, (0,), (), True)
+        with differentiable_twice():
+            faults.add(judged(call).fault)
+    assert faults <= {"is wrong", "is missing"}
+
+
+def test_a_layer_that_cannot_be_computed_in_float64_is_judged_in_its_own_type():
+    @tf.custom_gradient
+    def squared_in_float32(x):
+        return x**2, lambda upstream: upstream * tf.stop_gradient(2 * x) * tf.constant(1.0)
+
+    members = [network(seed, Applied(squared_in_float32)) for seed in range(2)]
+    with pytest.raises(InputError, match="GAL needs second derivatives.*is missing"):
+        parl_tf.GAL(members)
+
+
+def test_an_adapted_normalization_is_rebuilt():
+    layer = layers.Normalization()
+    layer.adapt(np.random.default_rng(0).normal(3, 2, (64, 8, 8, 3)))
+    call = LayerCall(layer, (tf.ones((3, 8, 8, 3)),), {}, (0,), (), False)
+    with differentiable_twice():
+        assert judged(call) == Verdict(None, rebuilt=True)
+
+
 def test_nothing_else_is_drawn_or_changed():
     members = [
         network(seed, layers.RandomFlip(seed=1), layers.BatchNormalization(), layers.Dropout(0.5))

@@ -147,6 +147,9 @@ def test_the_size_of_batches_is_no_argument_of_an_untrained_ensemble():
     before = set(ensemble.get_config())
     ensemble.train_on_batch(*batch(4))
     assert set(ensemble.get_config()) - before == {"batch_size"}
+    # It is an argument like the others.
+    again = parl_tf.TRS(**{**ensemble.get_config(), "members": ensemble.members})
+    assert again.get_config()["batch_size"] == ensemble.get_config()["batch_size"]
 
 
 def test_in_half_precision_a_large_batch_has_the_smoothness_of_float32():
