@@ -150,7 +150,13 @@ def _check_nothing_shared(members: Sequence[keras.Model]) -> None:
 def _last_operation(model: keras.Model) -> Any:
     """The last operation that decides what kind of values a model returns."""
     layers = keras.layers
-    transparent = (layers.Reshape, layers.Dropout, layers.Flatten, layers.Identity)
+    transparent = (
+        layers.Reshape,
+        layers.Dropout,
+        layers.Flatten,
+        layers.Identity,
+        layers.Rescaling,
+    )
     tensor = model.outputs[0]
     while True:
         history = tensor._keras_history

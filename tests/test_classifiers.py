@@ -56,6 +56,7 @@ ENDS = {
     "identity behind": lambda x: keras.layers.Identity()(softmax(x)),
     "rescaled": lambda x: keras.layers.Rescaling(2.0)(softmax(x)),
     "shrunk": lambda x: keras.layers.Rescaling(0.1)(softmax(x)),
+    "rescaled below zero": lambda x: keras.layers.Rescaling(2.0, -1.0)(softmax(x)),
     "lambda": opaque,
     "lambda behind": lambda x: keras.layers.Lambda(lambda y: y)(softmax(x)),
     "reshaped": lambda x: keras.ops.reshape(softmax(x), (-1, NUM_CLASSES)),
@@ -108,6 +109,7 @@ def test_probabilities_of_an_untrained_head_are_refused():
 
 LEGITIMATE = {
     "logits": lambda x: x,
+    "tempered": lambda x: keras.layers.Rescaling(0.5, 1.0)(x),
     "rectified": lambda x: keras.layers.ReLU()(x),
     "log-softmax": lambda x: keras.ops.log_softmax(x),
     "negative": lambda x: -softmax(x),
