@@ -199,7 +199,7 @@ def begin(code, *arguments, **environment):
 
 def output_of(process):
     """What a process printed, once it is done."""
-    out, err = process.communicate(timeout=600)
+    out, err = process.communicate(timeout=1800)
     assert process.returncode == 0, err[-3000:]
     return out
 
