@@ -57,6 +57,7 @@ class TRS(Ensemble):
     former_arguments: ClassVar[Mapping[str, Any]] = {
         "smoothness_scale": "example",
         "move_half": True,
+        "batch_size": None,
     }
 
     def __init__(
@@ -170,12 +171,10 @@ class TRS(Ensemble):
         return gradients
 
     def get_config(self) -> dict[str, Any]:
-        """Members and arguments; the size of the training batch where it is known."""
-        size = int(self._batch_size.numpy())
-        trained = {"batch_size": size} if size else {}
+        """Members and arguments; the size of the training batch, None where it is not known."""
         return {
-            **trained,
             **super().get_config(),
+            "batch_size": int(self._batch_size.numpy()) or None,
             "cosine_weight": self.term_weights["cosine"],
             "smoothness_weight": self.term_weights["smoothness"],
             "smoothness_scale": self.smoothness_scale,
