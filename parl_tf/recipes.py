@@ -143,7 +143,8 @@ AUTHORS = {
         penalized="all",
         pixel_deviation="image",
     ),
-    # arXiv 2112.04948 v2. What differs: it fills the gap of shifts by the edge, here it is black.
+    # arXiv 2112.04948 v2. What differs: it fills the gap of shifts by the edge; here it is black,
+    # as for all methods, until a recipe can name its augmentation.
     "guardian": Recipe(
         epochs=50,
         batch_size=64,

@@ -36,8 +36,8 @@ training.NETWORKS = Names()
 training.DiversityDiagnostics = lambda *_: []
 if "slow" in sys.argv:  # stops in the middle of its second checkpoint
     save, saved = keras.Model.save, []
-    def save_slowly(self, path):
-        save(self, path)
+    def save_slowly(self, path, **options):
+        save(self, path, **options)
         saved.append(path)
         if len(saved) == 2:
             content = path.read_bytes()
