@@ -90,7 +90,7 @@ def lines_of(process):
 @pytest.mark.slow
 def test_on_a_busy_machine_every_repetition_and_process_has_the_same_bits():
     # With several operations at a time 20 of 30 repetitions differed; with the graph optimizer
-    # on, so did each of four processes.
+    # on, so did each of three processes.
     with busy_machine():
         same = [begin(REPETITIONS, "parl", 0, 12) for _ in range(2)]
         # What the environment says of threads does not undo it.
