@@ -25,7 +25,7 @@ def main() -> None:
     import tensorflow as tf
 
     import parl_tf
-    from parl_tf.data import Split
+    from parl_tf.data.examples import Split
 
     def network(seed):
         keras.utils.set_random_seed(seed)

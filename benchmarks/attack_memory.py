@@ -26,7 +26,7 @@ def measure(count: int, network: str, batch_size: int, restarts: int) -> None:
     import numpy as np
 
     import parl_tf
-    from parl_tf.data import Split
+    from parl_tf.data.examples import Split
     from parl_tf.models import NETWORKS
 
     def small(seed):

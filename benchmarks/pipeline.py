@@ -14,7 +14,7 @@ def measure(batch_sizes: list[int], rounds: int) -> Iterator[dict[str, Any]]:
     import numpy as np
 
     import parl_tf
-    from parl_tf.data import Split
+    from parl_tf.data.examples import Split
 
     draw = np.random.default_rng(0)
     images = draw.random((50_000, 32, 32, 3), dtype=np.float32)

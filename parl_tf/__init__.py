@@ -6,7 +6,7 @@ PARL (arXiv 2112.04948) for Keras 3.
 import os
 import sys
 
-from parl_tf.backend import check_backend
+from parl_tf.runtime.backend import check_backend
 
 # The command line tools import what they need after they parsed their arguments: --help should
 # not wait for TensorFlow. Everyone else gets the whole interface, with the classes registered so
@@ -35,8 +35,9 @@ if not _is_tool():
     from parl_tf.attacks.pgd import PGD
     from parl_tf.attacks.sgm import SGM
     from parl_tf.attacks.uniform_noise import UniformNoise
-    from parl_tf.augmentation import paired_batches, training_batches
-    from parl_tf.data import Split, load_dataset
+    from parl_tf.data.batches import paired_batches, training_batches
+    from parl_tf.data.datasets import load_dataset
+    from parl_tf.data.examples import Split
     from parl_tf.defences.adp import ADP
     from parl_tf.defences.adversarial_training import AdversarialTraining
     from parl_tf.defences.base import Ensemble
@@ -45,11 +46,11 @@ if not _is_tool():
     from parl_tf.defences.guardian import Guardian
     from parl_tf.defences.parl import PARL
     from parl_tf.defences.trs import TRS
-    from parl_tf.diversity.gradients import DiversityDiagnostics
     from parl_tf.evaluation.robustness import evaluate_robustness
-    from parl_tf.exposure import expose_layers
+    from parl_tf.graphs.exposure import expose_layers
     from parl_tf.models.resnet import resnet20
     from parl_tf.models.wide_resnet import wide_resnet
+    from parl_tf.training.diagnostics import DiversityDiagnostics
 
     __all__ = [
         "ADP",

@@ -1,7 +1,38 @@
-"""Arguments in every accepted form, as the one that the package works with."""
+"""Checks of arguments, and their accepted forms as the one that the package works with."""
 
+import difflib
+import numbers
 from collections.abc import Iterable
 from typing import Any
+
+from parl_tf.errors import InputError
+
+
+def check_choice(kind: str, name: object, choices: Iterable[str]) -> None:
+    """Raises an error that names the choices if `name` is not one of them.
+
+    Args:
+        kind: What is chosen, for the message ("attack").
+        name: The choice.
+        choices: What can be chosen.
+
+    Raises:
+        InputError: `name` is not a choice; the message puts near matches first.
+    """
+    choices = list(choices)
+    if name in choices:
+        return
+    near = difflib.get_close_matches(str(name), choices, n=3)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise InputError(
+        f"Unknown {kind}.{hint} Expected one of {', '.join(choices)}. Received: {name!r}."
+    )
+
+
+def check_seed(seed: int) -> None:
+    """Raises InputError unless `seed` is an integer from 0 to 2**31 - 1."""
+    if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**31:
+        raise InputError(f"Expected seed from 0 to {2**31 - 1}. Received: {seed}.")
 
 
 def listed(given: Any) -> list[Any]:

@@ -1,32 +1,10 @@
 """Names for the command line and the tests, resolved to objects only when asked for."""
 
-import difflib
 import importlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from parl_tf.errors import InputError
-
-
-def check_choice(kind: str, name: object, choices: Iterable[str]) -> None:
-    """Raises an error that names the choices if `name` is not one of them.
-
-    Args:
-        kind: What is chosen, for the message ("attack").
-        name: The choice.
-        choices: What can be chosen.
-
-    Raises:
-        InputError: `name` is not a choice; the message puts near matches first.
-    """
-    choices = list(choices)
-    if name in choices:
-        return
-    near = difflib.get_close_matches(str(name), choices, n=3)
-    hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    raise InputError(
-        f"Unknown {kind}.{hint} Expected one of {', '.join(choices)}. Received: {name!r}."
-    )
+from parl_tf.arguments import check_choice
 
 
 class Registry(Mapping[str, Any]):

@@ -9,10 +9,10 @@ import sys
 
 import numpy as np
 
+from parl_tf.files import write_json
 from parl_tf.results.diversity import DiversityRecord, save_diversity
 from parl_tf.results.files import to_document
 from parl_tf.results.records import ModelCard, Record
-from parl_tf.whole_files import write_json
 
 EPSILONS = (0.01, 0.03, 0.07)
 NUM_EXAMPLES = 40

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from parl_tf.fusion import log_mean_probability, majority_vote
+from parl_tf.tensors import log_mean_probability, majority_vote
 
 
 def softmax(logits):

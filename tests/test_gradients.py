@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from parl_tf.errors import InputError
-from parl_tf.gradients import LOSS_SCALE, pairwise_cosine, project, summed_gradients
+from parl_tf.tensors import LOSS_SCALE, pairwise_cosine, project, summed_gradients
 
 
 def test_cosine_of_every_pair_in_order():

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from parl_tf.whole_files import sha256_of, write_json, write_whole, written_whole
+from parl_tf.files import sha256_of, write_json, write_whole, written_whole
 
 
 def test_what_was_there_is_replaced_and_nothing_else_left(tmp_path):
@@ -54,7 +54,7 @@ def test_numbers_that_json_has_not_are_refused(tmp_path):
 def test_a_file_that_does_not_fit_is_an_error_that_says_so(tmp_path):
     code = """
 import resource, signal, sys
-from parl_tf.whole_files import write_whole
+from parl_tf.files import write_whole
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 write_whole(sys.argv[1], b"before")
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))

@@ -10,16 +10,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from parl_tf.attacks.members import (
-    Logits,
-    MemberLogits,
-    count_classes,
-    member_logits,
-    members_of,
-)
-from parl_tf.data import Split, check_examples, check_seed
+from parl_tf.arguments import check_seed
+from parl_tf.attacks.members import Logits, MemberLogits, count_classes, member_logits, members_of
+from parl_tf.data.examples import Split, check_examples
 from parl_tf.errors import InputError
-from parl_tf.gradients import project
+from parl_tf.tensors import project
 
 TOLERANCE = 2.0**-22
 """How far rounding of float32 pixels in [0, 1] can carry a projected image out of its ball."""

@@ -4,10 +4,10 @@ import dataclasses
 
 import tensorflow as tf
 
+from parl_tf.arguments import check_choice
 from parl_tf.attacks.base import Attack
 from parl_tf.attacks.members import MemberLogits
-from parl_tf.fusion import log_mean_probability
-from parl_tf.registry import check_choice
+from parl_tf.tensors import log_mean_probability
 
 LOSSES = ("cross_entropy", "margin")
 FUSIONS = ("probabilities", "logits", "losses")

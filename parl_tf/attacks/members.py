@@ -8,11 +8,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from parl_tf.classifiers import check_logits, check_logits_classifier
-from parl_tf.data import check_images
+from parl_tf.data.examples import check_images
 from parl_tf.defences.base import Ensemble
 from parl_tf.errors import InputError
-from parl_tf.gradients import LOSS_SCALE
+from parl_tf.graphs.classifiers import check_logits, check_logits_classifier
+from parl_tf.tensors import LOSS_SCALE
 
 Logits = Callable[[tf.Tensor], tf.Tensor]
 """From images (batch, height, width, channels) to logits (batch, classes)."""

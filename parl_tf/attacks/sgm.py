@@ -9,10 +9,10 @@ import tensorflow as tf
 from parl_tf.attacks.base import Batch, check_restarts
 from parl_tf.attacks.iterative import IterativeAttack
 from parl_tf.attacks.members import Logits, MemberLogits
-from parl_tf.convolutions import CONVOLUTIONS, check_convolutions_are_open
 from parl_tf.errors import InputError
-from parl_tf.flattening import flattened
-from parl_tf.weights import copy_weights
+from parl_tf.graphs.convolutions import CONVOLUTIONS, check_convolutions_are_open
+from parl_tf.graphs.flattening import flattened
+from parl_tf.graphs.weights import copy_weights
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 from parl_tf.attacks import ATTACKS
 from parl_tf.cli.common import add_data_arguments, finite, positive_int, run
 from parl_tf.cli.output import Parser
-from parl_tf.data import DATASETS
+from parl_tf.data.datasets import DATASETS
 from parl_tf.errors import InputError
 from parl_tf.protocols import PROTOCOLS
 
@@ -109,12 +109,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _attack(arguments: argparse.Namespace) -> dict[str, Any]:
     """Evaluates as told, prints the table, and returns the records."""
     from parl_tf.cli.display import evaluation_progress, print_table
-    from parl_tf.data import load_dataset
+    from parl_tf.data.datasets import load_dataset
     from parl_tf.evaluation.robustness import evaluate_cases
     from parl_tf.evaluation.saved_examples import evaluate_examples
     from parl_tf.report import accuracy_table
     from parl_tf.results.files import check_can_write, to_document
-    from parl_tf.runs import load_model
+    from parl_tf.training.folders import load_model
 
     if arguments.examples:
         _check_only_shown(arguments)

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from parl_tf.backend import check_backend
 from parl_tf.cli.output import CLOSED, StandardOutput
 from parl_tf.errors import (
     BackendError,
@@ -24,6 +23,7 @@ from parl_tf.errors import (
     MissingFileError,
     UnreadableFileError,
 )
+from parl_tf.runtime.backend import check_backend
 
 USAGE, MISSING = 2, 3  # exit statuses beside 0 (done) and 1 (anything else)
 
@@ -210,7 +210,7 @@ def start_tensorflow(deterministic: bool = False) -> None:
             os.dup2(standard_error, 2)
             os.close(standard_error)
     if deterministic:
-        from parl_tf.determinism import enable_determinism
+        from parl_tf.runtime.determinism import enable_determinism
 
         enable_determinism()
     kinds = sorted({device.device_type for device in devices})

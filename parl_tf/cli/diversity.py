@@ -7,7 +7,7 @@ from typing import Any
 
 from parl_tf.cli.common import add_data_arguments, finite, positive_int, run
 from parl_tf.cli.output import Parser
-from parl_tf.data import DATASETS
+from parl_tf.data.datasets import DATASETS
 from parl_tf.errors import ExistingRunError
 
 
@@ -57,11 +57,11 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
     from parl_tf.attacks.pgd import PGD
     from parl_tf.cli.attack import check_data, dataset_name, last_part
     from parl_tf.cli.display import print_table
-    from parl_tf.data import load_dataset
+    from parl_tf.data.datasets import load_dataset
     from parl_tf.diversity.measuring import measure_diversity
     from parl_tf.results.diversity import save_diversity
     from parl_tf.results.files import check_can_write
-    from parl_tf.runs import load_model
+    from parl_tf.training.folders import load_model
 
     if pathlib.Path(arguments.out).exists():
         raise ExistingRunError(f"{arguments.out} already exists. Expected a new file.")

@@ -1,8 +1,8 @@
 """How long jobs take on two CPU cores, roughly, before they are run."""
 
 from parl_tf.cli import attack, train
-from parl_tf.recipes import recipe_for
 from parl_tf.reproduction.grid import Job
+from parl_tf.training.recipes import recipe_for
 
 _START = 15.0  # seconds until a tool is at work: imports, data, first graph
 # Seconds of a training step of 64 images with three ResNet20, as measured on two cores.

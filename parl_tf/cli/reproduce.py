@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from parl_tf.arguments import check_choice
 from parl_tf.cli.common import positive_int, run
 from parl_tf.cli.output import Parser
 from parl_tf.errors import InputError
-from parl_tf.registry import check_choice
 from parl_tf.reproduction.grid import SCALES, Job, grid_file, plan, read_grid, select
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from parl_tf.cli.common import add_data_arguments, finite, positive_int, run
 from parl_tf.cli.output import Parser
-from parl_tf.data import DATASETS
+from parl_tf.data.datasets import DATASETS
 from parl_tf.defences import METHODS
 from parl_tf.errors import InputError
 from parl_tf.models import NETWORKS
-from parl_tf.recipes import NAMES, recipe_for
+from parl_tf.training.recipes import NAMES, recipe_for
 
 # Flag, keyword of the method's class, type and help, by the methods that have it.
 _OPTIONS: dict[tuple[str, ...], list[tuple]] = {
@@ -182,10 +182,10 @@ def _given_in(argv: Sequence[str] | None) -> list[str]:
 
 def _train(arguments: argparse.Namespace) -> dict[str, Any]:
     """Trains as told, and returns the last epoch's history beside the configuration."""
-    from parl_tf.data import load_dataset
-    from parl_tf.devices import spread_over
-    from parl_tf.runs import check_can_begin
-    from parl_tf.training import train
+    from parl_tf.data.datasets import load_dataset
+    from parl_tf.runtime.devices import spread_over
+    from parl_tf.training.fitting import train
+    from parl_tf.training.folders import check_can_begin
 
     METHODS[arguments.method]  # an unknown one ends here
     options = _method_options(arguments)
@@ -220,7 +220,7 @@ def _train(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _resume(arguments: argparse.Namespace) -> dict[str, Any]:
     """Continues a run, and returns what `_train` does."""
-    from parl_tf.resuming import resume
+    from parl_tf.training.resuming import resume
 
     resume(
         arguments.resume,
@@ -233,7 +233,7 @@ def _resume(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _trained(folder: str) -> dict[str, Any]:
     """Says that a run is trained, and returns what its folder holds."""
-    from parl_tf.runs import read_config, read_history
+    from parl_tf.training.folders import read_config, read_history
 
     config = read_config(folder)
     print(f"Trained {config['method']} on {config['dataset']['name']}: {folder}")
@@ -244,7 +244,7 @@ def _callbacks(arguments: argparse.Namespace, folder: str) -> list[Any]:
     """Further Keras callbacks that were asked for."""
     if not arguments.tensorboard:
         return []
-    from parl_tf.tensorboard import tensorboard_callback
+    from parl_tf.training.tensorboard import tensorboard_callback
 
     return [tensorboard_callback(folder)]
 

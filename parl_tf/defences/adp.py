@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from parl_tf.defences.base import Ensemble
 from parl_tf.defences.forward import ForwardPass
-from parl_tf.fusion import log_mean_probability
+from parl_tf.tensors import log_mean_probability
 
 _OFFSET = 1e-6  # added to the diagonal, so that equal predictions have a determinant above zero
 

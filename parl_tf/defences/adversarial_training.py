@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 import tensorflow as tf
 
+from parl_tf.arguments import check_choice
 from parl_tf.defences.crafting import ascend, kept_state, random_start
 from parl_tf.errors import InputError
-from parl_tf.folding import folded_if_possible
-from parl_tf.fusion import log_mean_probability
-from parl_tf.gradients import LOSS_SCALE
-from parl_tf.registry import check_choice
+from parl_tf.graphs.folding import folded_if_possible
+from parl_tf.tensors import LOSS_SCALE, log_mean_probability
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

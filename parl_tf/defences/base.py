@@ -11,19 +11,19 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from parl_tf.classifiers import check_members
-from parl_tf.data import check_images, check_seed
+from parl_tf.arguments import check_choice, check_seed
+from parl_tf.data.examples import check_images
+from parl_tf.data.own import images_of
 from parl_tf.defences.adversarial_training import AdversarialTraining
 from parl_tf.defences.checked_model import CheckedModel
 from parl_tf.defences.crafting import step_number
-from parl_tf.defences.forward import ForwardPass, after, class_numbers, widened
-from parl_tf.defences.second_derivatives import Differentiated, check_layers, whole_network
-from parl_tf.defences.second_order import differentiable_twice
+from parl_tf.defences.forward import ForwardPass, after, class_numbers
 from parl_tf.errors import InputError
-from parl_tf.fusion import Vote, log_mean_probability, majority_vote
-from parl_tf.own_data import images_of
-from parl_tf.registry import check_choice
-from parl_tf.replicas import check_distribution, equal_parts, finite_together, num_replicas
+from parl_tf.graphs.classifiers import check_members
+from parl_tf.graphs.second_derivatives import Differentiated, check_layers, whole_network
+from parl_tf.graphs.second_order import differentiable_twice
+from parl_tf.runtime.replicas import check_distribution, equal_parts, finite_together, num_replicas
+from parl_tf.tensors import Vote, log_mean_probability, majority_vote, widened
 
 
 @keras.saving.register_keras_serializable(package="parl_tf")
@@ -240,7 +240,7 @@ class Ensemble(CheckedModel):
     ) -> keras.callbacks.History:
         """Keras's `fit`, which also tells the method when an epoch begins.
 
-        Under a strategy it trains as on one device: see `parl_tf.replicas`.
+        Under a strategy it trains as on one device: see `parl_tf.runtime.replicas`.
 
         Raises:
             InputError: A strategy, or something in the model, that would train otherwise.

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from parl_tf.defences.batch_checks import BatchCheck, input_errors
-from parl_tf.defences.checked_inputs import checked_input
+from parl_tf.data.batch_checks import BatchCheck, input_errors
+from parl_tf.data.checked_inputs import checked_input
 from parl_tf.defences.portable import PortableModel
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 import keras
 import tensorflow as tf
 
-from parl_tf.gradients import project
-from parl_tf.replicas import num_replicas, own_part
+from parl_tf.runtime.replicas import num_replicas, own_part
+from parl_tf.tensors import project
 
 
 def ascend(

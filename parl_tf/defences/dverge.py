@@ -8,15 +8,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from parl_tf.arguments import check_choice
 from parl_tf.defences.base import Ensemble
 from parl_tf.defences.crafting import ascend, kept_state, uniform
-from parl_tf.defences.forward import widened
-from parl_tf.defences.second_order import differentiable_twice
 from parl_tf.errors import InputError
-from parl_tf.exposure import distillation_outputs
-from parl_tf.flattening import graph_part
-from parl_tf.registry import check_choice
-from parl_tf.replicas import gathered, own_part
+from parl_tf.graphs.exposure import distillation_outputs
+from parl_tf.graphs.flattening import graph_part
+from parl_tf.graphs.second_order import differentiable_twice
+from parl_tf.runtime.replicas import gathered, own_part
+from parl_tf.tensors import widened
 
 
 @keras.saving.register_keras_serializable(package="parl_tf")

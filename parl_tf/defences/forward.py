@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from parl_tf.gradients import LOSS_SCALE, summed_gradients
+from parl_tf.tensors import LOSS_SCALE, summed_gradients
 
 
 class ForwardPass(NamedTuple):
@@ -41,11 +41,6 @@ def class_numbers(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
     if labels.shape.rank == 2 and labels.shape[-1] == num_classes:
         return tf.argmax(labels, axis=-1)
     return tf.cast(tf.reshape(labels, (-1,)), tf.int64)
-
-
-def widened(logits: tf.Tensor) -> tf.Tensor:
-    """Logits of at least float32."""
-    return tf.cast(logits, tf.float32) if logits.dtype.size < 4 else logits
 
 
 def after(gradients: Sequence[Any], losses: Sequence[tf.Tensor]) -> list[Any]:

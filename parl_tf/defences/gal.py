@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from parl_tf.defences.base import Ensemble
 from parl_tf.defences.forward import ForwardPass
-from parl_tf.gradients import pairwise_cosine
+from parl_tf.tensors import pairwise_cosine
 
 
 @keras.saving.register_keras_serializable(package="parl_tf")

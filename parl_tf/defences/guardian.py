@@ -7,16 +7,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from parl_tf.arguments import check_choice
 from parl_tf.defences.base import Ensemble
 from parl_tf.defences.forward import ForwardPass
-from parl_tf.defences.layer_sums import LayerSums
-from parl_tf.defences.second_derivatives import Differentiated
 from parl_tf.errors import InputError
-from parl_tf.exposure import layer_outputs, main_convolutions
-from parl_tf.flattening import flattened, graph_part
-from parl_tf.gradients import pairwise_cosine, summed_gradients
-from parl_tf.registry import check_choice
-from parl_tf.replicas import gathered, summed
+from parl_tf.graphs.exposure import layer_outputs, main_convolutions
+from parl_tf.graphs.flattening import flattened, graph_part
+from parl_tf.graphs.layer_sums import LayerSums
+from parl_tf.graphs.second_derivatives import Differentiated
+from parl_tf.runtime.replicas import gathered, summed
+from parl_tf.tensors import pairwise_cosine, summed_gradients
 
 NORMS = ("constant", "differentiated")
 CORRELATIONS = ("biased", "pearson")

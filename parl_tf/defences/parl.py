@@ -6,14 +6,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from parl_tf.arguments import check_choice
 from parl_tf.defences.base import Ensemble
 from parl_tf.defences.forward import ForwardPass
-from parl_tf.defences.layer_sums import LayerSums
-from parl_tf.defences.second_derivatives import Differentiated
-from parl_tf.flattening import flattened, graph_part
-from parl_tf.folding import FoldedNetwork
-from parl_tf.gradients import pairwise_cosine, summed_gradients
-from parl_tf.registry import check_choice
+from parl_tf.graphs.flattening import flattened, graph_part
+from parl_tf.graphs.folding import FoldedNetwork
+from parl_tf.graphs.layer_sums import LayerSums
+from parl_tf.graphs.second_derivatives import Differentiated
+from parl_tf.tensors import pairwise_cosine, summed_gradients
 
 _COSINES = {"signed": lambda cosine: cosine, "absolute": tf.abs, "positive": tf.nn.relu}
 

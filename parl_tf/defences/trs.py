@@ -6,13 +6,13 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
+from parl_tf.arguments import check_choice
 from parl_tf.defences.base import Ensemble
 from parl_tf.defences.crafting import ascend, kept_state, random_start
-from parl_tf.defences.forward import ForwardPass, widened
+from parl_tf.defences.forward import ForwardPass
 from parl_tf.errors import InputError
-from parl_tf.gradients import LOSS_SCALE, pairwise_cosine, summed_gradients
-from parl_tf.registry import check_choice
-from parl_tf.replicas import num_replicas, summed
+from parl_tf.runtime.replicas import num_replicas, summed
+from parl_tf.tensors import LOSS_SCALE, pairwise_cosine, summed_gradients, widened
 
 SMOOTHNESS_SCALES = ("batch", "example")
 

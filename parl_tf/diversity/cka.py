@@ -9,11 +9,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from parl_tf.data import check_images
+from parl_tf.data.examples import check_images
 from parl_tf.defences.base import Ensemble
 from parl_tf.errors import InputError
-from parl_tf.exposure import count_convolutions, layer_outputs
-from parl_tf.flattening import graph_part
+from parl_tf.graphs.exposure import count_convolutions, layer_outputs
+from parl_tf.graphs.flattening import graph_part
 
 # A representation that varies by less than 1e-6 of its size, in Gram matrices the square of that,
 # is constant: float32 says no more.

@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from parl_tf.arguments import check_seed
 from parl_tf.attacks.base import Attack
-from parl_tf.data import check_examples, check_seed
+from parl_tf.data.examples import check_examples
+from parl_tf.data.own import Examples, as_arrays
 from parl_tf.defences.base import Ensemble
 from parl_tf.diversity.cka import layer_cka
-from parl_tf.diversity.gradients import loss_gradient_cosines, loss_gradients
 from parl_tf.diversity.transferability import member_transfer
 from parl_tf.errors import InputError
-from parl_tf.fingerprints import fingerprint, weights_fingerprint
-from parl_tf.own_data import Examples, as_arrays
+from parl_tf.graphs.input_gradients import loss_gradient_cosines, loss_gradients
 from parl_tf.results.diversity import DiversityRecord
+from parl_tf.results.provenance import fingerprint, versions, weights_fingerprint
 from parl_tf.results.records import ModelCard
-from parl_tf.runs import versions
 
 
 def measure_diversity(

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from parl_tf.arguments import check_seed
 from parl_tf.attacks.base import Attack
-from parl_tf.data import Split, check_examples, check_seed
+from parl_tf.data.examples import Split, check_examples
 from parl_tf.defences.base import Ensemble
 from parl_tf.errors import InputError
 

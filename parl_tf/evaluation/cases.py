@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from parl_tf.attacks.base import Attack, Crafter
-from parl_tf.data import Split
+from parl_tf.data.examples import Split
 from parl_tf.evaluation.examples import ExampleWriter
 from parl_tf.evaluation.judging import Judge, Verdict, judge_all, measured
 from parl_tf.results.files import ResultStore

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from parl_tf.attacks.base import TOLERANCE, Attack
-from parl_tf.data import Split
+from parl_tf.data.examples import Split
 from parl_tf.errors import ExistingRunError, InputError, MissingFileError, UnreadableFileError
+from parl_tf.files import sha256_of, write_json
 from parl_tf.results.files import checksum, read_document
 from parl_tf.results.records import FORMAT, ModelCard
-from parl_tf.whole_files import sha256_of, write_json
 
 _INDEX = "examples.json"
 _BLOCK = 250  # images that are checked at a time

@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from parl_tf.data import Split
+from parl_tf.data.examples import Split
 from parl_tf.defences.base import Ensemble
 from parl_tf.errors import InputError
-from parl_tf.fusion import log_mean_probability, majority_vote
+from parl_tf.tensors import log_mean_probability, majority_vote
 
 
 class Verdict(NamedTuple):

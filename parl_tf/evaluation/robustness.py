@@ -7,21 +7,20 @@ from typing import Any
 
 import keras
 
+from parl_tf.arguments import check_choice, check_seed
 from parl_tf.attacks.base import Attack
-from parl_tf.classifiers import check_answers, check_logits_classifier
-from parl_tf.data import Split, array_of, check_examples, check_seed
+from parl_tf.data.examples import Split, array_of, check_examples
+from parl_tf.data.own import Examples, as_arrays
 from parl_tf.defences.base import Ensemble
 from parl_tf.errors import InputError
 from parl_tf.evaluation.arguments import attack_list, case_list, named_models, strengths
 from parl_tf.evaluation.cases import Case, CaseRunner, Progress, ProgressCount, crafting
 from parl_tf.evaluation.examples import ExampleWriter
 from parl_tf.evaluation.judging import Judge
-from parl_tf.fingerprints import fingerprint, weights_fingerprint
-from parl_tf.own_data import Examples, as_arrays
-from parl_tf.registry import check_choice
+from parl_tf.graphs.classifiers import check_answers, check_logits_classifier
 from parl_tf.results.files import ResultStore
+from parl_tf.results.provenance import fingerprint, versions, weights_fingerprint
 from parl_tf.results.records import ModelCard, Record
-from parl_tf.runs import versions
 
 
 def evaluate_robustness(

@@ -7,16 +7,15 @@ from typing import Any
 
 import keras
 
+from parl_tf.data.own import Examples
 from parl_tf.errors import InputError
 from parl_tf.evaluation.arguments import named_models
 from parl_tf.evaluation.examples import grouped, load_images, read_examples
 from parl_tf.evaluation.judging import Judge, judge_all, measured
 from parl_tf.evaluation.robustness import check_models, model_cards
-from parl_tf.fingerprints import fingerprint
-from parl_tf.own_data import Examples
 from parl_tf.results.files import ResultStore
+from parl_tf.results.provenance import fingerprint, versions
 from parl_tf.results.records import Record
-from parl_tf.runs import versions
 
 
 def evaluate_examples(

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Sequence
 import keras
 import numpy as np
 
-from parl_tf.data import PIXEL_STATISTICS
+from parl_tf.arguments import check_choice
+from parl_tf.data.datasets import PIXEL_STATISTICS
 from parl_tf.errors import InputError
-from parl_tf.registry import check_choice
-from parl_tf.replicas import num_replicas
+from parl_tf.runtime.replicas import num_replicas
 
 Normalization = str | tuple[Sequence[float], Sequence[float]] | None
 """What is done to pixels in [0, 1] before the first layer: None for nothing, the name of a data

@@ -5,8 +5,9 @@ from typing import Any
 
 import keras
 
+from parl_tf.arguments import check_choice
 from parl_tf.errors import InputError
-from parl_tf.exposure import check_tap, layer_outputs
+from parl_tf.graphs.exposure import check_tap, layer_outputs
 from parl_tf.models.layers import (
     ACTIVATIONS,
     Initializers,
@@ -16,7 +17,6 @@ from parl_tf.models.layers import (
     normalize,
     pixel_input,
 )
-from parl_tf.registry import check_choice
 
 _FILTERS = (16, 32, 64)
 

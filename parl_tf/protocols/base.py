@@ -4,13 +4,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from parl_tf.arguments import listed
+from parl_tf.arguments import check_choice, listed
 from parl_tf.attacks import ATTACKS
 from parl_tf.attacks.base import Attack
 from parl_tf.errors import InputError
 from parl_tf.evaluation.arguments import strengths
 from parl_tf.evaluation.cases import Case
-from parl_tf.registry import check_choice
 
 EPSILONS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07)
 """The paper's strengths, in pixel units of [0, 1]."""

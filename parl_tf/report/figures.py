@@ -12,11 +12,7 @@ from parl_tf.report.cells import Origin
 from parl_tf.report.collection import Collection
 from parl_tf.report.curves import black_box_figure, white_box_figure
 from parl_tf.report.directions import gradient_figure
-from parl_tf.report.labels import (
-    dataset_label,
-    ordered_datasets,
-    ordered_settings,
-)
+from parl_tf.report.labels import dataset_label, ordered_datasets, ordered_settings
 from parl_tf.report.layers import similarity_figure
 
 _BARS = (

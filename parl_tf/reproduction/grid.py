@@ -9,8 +9,8 @@ import tomllib
 from collections.abc import Sequence
 from typing import Any
 
+from parl_tf.arguments import check_choice
 from parl_tf.errors import InputError, MissingFileError, UnreadableFileError
-from parl_tf.registry import check_choice
 
 SCALES = ("smoke", "cpu", "paper")
 _KEYS = {"datasets", "seeds", "train", "diversity", "surrogates", "settings", "attacks"}

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from parl_tf.errors import ExistingRunError, MissingExtraError
+from parl_tf.files import write_json
 from parl_tf.reproduction.grid import Job
-from parl_tf.runs import is_finished
-from parl_tf.whole_files import write_json
+from parl_tf.training.folders import is_finished
 
 DONE, FAILED, SKIPPED = "done", "failed", "not run"
 

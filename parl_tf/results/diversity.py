@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from parl_tf.errors import UnreadableFileError
+from parl_tf.files import write_json
 from parl_tf.results.files import check_can_write, checksum, read_document
 from parl_tf.results.records import FORMAT, ModelCard
-from parl_tf.whole_files import write_json
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

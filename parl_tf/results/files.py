@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from parl_tf.errors import ExistingRunError, InputError, MissingFileError, UnreadableFileError
+from parl_tf.files import write_json
 from parl_tf.results.records import FORMAT, Record, from_json, to_json
-from parl_tf.whole_files import write_json
 
 
 def check_can_write(path: str | os.PathLike) -> None:

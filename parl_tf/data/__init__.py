@@ -1,0 +1,1 @@
+"""Images: data sets by name, the user's own examples, training batches, checks."""

@@ -1,0 +1,199 @@
+"""Data sets as float32 pixels in [0, 1], in training, validation and test parts."""
+
+import dataclasses
+import hashlib
+import os
+
+import numpy as np
+
+from parl_tf.arguments import check_choice, check_seed
+from parl_tf.data.examples import Split
+from parl_tf.errors import InputError, MissingFileError, UnreadableFileError
+
+DATASETS = ("digits", "cifar10", "cifar100")
+
+# Those in which the mirror image of an example is an example of the same class.
+MIRRORED_DATASETS = ("cifar10", "cifar100")
+
+# Per-channel mean and deviation of the training images, in pixel units of [0, 1].
+PIXEL_STATISTICS = {
+    "digits": ((0.3051,) * 3, (0.3240,) * 3),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    # With the mean over images of an image's own deviation, which many take for the deviation.
+    "cifar10-image-deviation": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100-image-deviation": ((0.5071, 0.4865, 0.4409), (0.2009, 0.1984, 0.2023)),
+}
+
+_DIGITS_TEST_EXAMPLES = 500
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A data set in memory.
+
+    Attributes:
+        name: Its name in `load_dataset`.
+        class_names: One name a class, in label order.
+        train: What members are trained on.
+        validation: Cut from the training part of the data set; may be empty.
+        test: The test part of the data set, untouched.
+        fingerprint: 16 hexadecimal digits that tell the content, before any cut, apart.
+        seed: What decided the cut; None if it is not known.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+    fingerprint: str
+    seed: int | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of an image."""
+        return self.test.images.shape[1:]
+
+
+def load_dataset(
+    name: str,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    train_examples: int | None = None,
+    validation_fraction: float = 0.1,
+    validation_examples: int | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """Loads a data set into memory.
+
+    Args:
+        name: "digits" (handwritten digits that scikit-learn carries, resized to 32x32x3),
+            "cifar10" or "cifar100" (through tensorflow-datasets, from a prepared folder).
+        data_dir: Folder of tensorflow-datasets that holds the prepared data set; None for its
+            own default. Nothing is downloaded.
+        train_examples: How many examples to train on; None for all that validation leaves.
+        validation_fraction: Part of the training examples kept for validation, in [0, 1).
+        validation_examples: How many they are, instead.
+        seed: Decides which training examples are kept for validation and which are taken.
+
+    Returns:
+        The data set. The test part is the same for every seed.
+
+    Raises:
+        InputError: An unknown name, or a number outside its range.
+        MissingFileError: The prepared folder is not there or not complete.
+        UnreadableFileError: A file in it is damaged.
+    """
+    check_choice("data set", name, DATASETS)
+    if not 0 <= validation_fraction < 1:
+        raise InputError(
+            f"Expected validation_fraction in [0, 1). Received: {validation_fraction}."
+        )
+    check_seed(seed)
+    if name == "digits":
+        train, test, class_names = _load_digits()
+    else:
+        train, test, class_names = _load_prepared(name, data_dir)
+    fingerprint = _fingerprint(train, test)
+
+    num_validation = validation_examples
+    if num_validation is None:
+        num_validation = round(validation_fraction * len(train))
+    available = len(train) - num_validation
+    if num_validation < 0 or available < 1:
+        raise InputError(
+            f"Expected a part for validation that leaves examples to train on, of {len(train)}. "
+            f"Received: {validation_fraction if validation_examples is None else num_validation}."
+        )
+    if train_examples is None:
+        train_examples = available
+    elif not 1 <= train_examples <= available:
+        raise InputError(
+            f"Expected train_examples from 1 to {available}, what {name} has beside "
+            f"{num_validation} examples for validation. Received: {train_examples}."
+        )
+    order = np.random.default_rng(seed).permutation(len(train))
+    validation = train.take(np.sort(order[:num_validation]))
+    chosen = order[num_validation : num_validation + train_examples]
+    chosen_part = train.take(np.sort(chosen))
+    return Dataset(name, class_names, chosen_part, validation, test, fingerprint, seed)
+
+
+def check_dataset(dataset: object) -> None:
+    """Raises InputError unless something is a `Dataset`."""
+    if not isinstance(dataset, Dataset):
+        raise InputError(
+            "Expected a Dataset, as parl_tf.load_dataset returns it. Received: an object of type "
+            f"{type(dataset).__name__}. To train on other data, compile an ensemble such as "
+            "parl_tf.PARL(members) and call its fit(parl_tf.training_batches(...))."
+        )
+
+
+def _load_digits() -> tuple[Split, Split, tuple[str, ...]]:
+    """The 1,797 digits of scikit-learn; which 500 of them are for testing never changes."""
+    import tensorflow as tf
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    small = (bunch.images / 16.0).astype("float32")[..., np.newaxis]
+    gray = np.clip(tf.image.resize(small, (32, 32)).numpy(), 0.0, 1.0)
+    every = Split(np.repeat(gray, 3, axis=-1), bunch.target.astype("int64"))
+    order = np.random.default_rng(0).permutation(len(every))
+    test, train = np.split(order, [_DIGITS_TEST_EXAMPLES])
+    return every.take(train), every.take(test), tuple(str(name) for name in bunch.target_names)
+
+
+def _load_prepared(name, data_dir) -> tuple[Split, Split, tuple[str, ...]]:
+    """Reads a data set that tensorflow-datasets prepared earlier."""
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+    from google.protobuf.json_format import ParseError
+
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+        train, test = (_read_split(builder, part) for part in ("train", "test"))
+    except (tf.errors.DataLossError, ParseError, UnicodeDecodeError) as error:
+        raise UnreadableFileError(f"The prepared {name} is damaged: {error}") from error
+    except (AssertionError, KeyError, FileNotFoundError, tf.errors.NotFoundError) as error:
+        folder = os.path.join(os.fspath(data_dir or tfds.core.constants.DATA_DIR), name)
+        raise MissingFileError(
+            f"No prepared {name} in {folder} (a version folder with dataset_info.json, "
+            "features.json and the .tfrecord files). Either name the folder that holds "
+            f"'{name}/' with data_dir (--data-dir), or let tensorflow-datasets download it: "
+            f"python -c \"import tensorflow_datasets as t; t.load('{name}', "
+            f'data_dir={os.fspath(data_dir) if data_dir else None!r})"'
+        ) from error
+    return train, test, tuple(builder.info.features["label"].names)
+
+
+def _read_split(builder, part) -> Split:
+    """One part of a prepared data set, in the order of its files."""
+    import tensorflow_datasets as tfds
+
+    # One reader: with several, the order would depend on the number of files read at once.
+    options = tfds.ReadConfig(interleave_cycle_length=1)
+    examples = builder.as_dataset(split=part, batch_size=-1, read_config=options)
+    expected = builder.info.splits[part].num_examples
+    if len(examples["label"]) != expected:
+        raise UnreadableFileError(
+            f"The prepared {builder.name} is damaged: {len(examples['label'])} of {expected} "
+            f"examples in its {part} part."
+        )
+    images = examples["image"].numpy().astype("float32") / np.float32(255)
+    return Split(images, examples["label"].numpy().astype("int64"))
+
+
+def _fingerprint(*splits: Split) -> str:
+    """Hash of the content of `splits`."""
+    digest = hashlib.sha256()
+    for split in splits:
+        digest.update(repr(split.images.shape).encode())
+        digest.update(np.ascontiguousarray(split.images).data)
+        digest.update(np.ascontiguousarray(split.labels).data)
+    return digest.hexdigest()[:16]

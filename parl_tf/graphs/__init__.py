@@ -1,0 +1,1 @@
+"""What walks or rewrites a functional Keras graph."""

@@ -1,0 +1,160 @@
+"""Derivatives of the gradient of one layer along random directions, against differences."""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from parl_tf.graphs.single_layers import LayerCall, SingleLayer
+
+_ATTEMPTS = 6
+_LARGEST = 8  # height and width, where a layer takes any
+# By the bytes of a number: what a derivative may be off by, relatively; the steps of central
+# differences; what part of the gradient a change of it must be to be told from rounding.
+_TOLERANCE = {8: 1e-3, 4: 3e-2, 2: 0.5}
+_STEPS = {8: (1e-6, 5e-7), 4: (2e-2, 1e-2)}
+_ROUNDING = {8: 1e-6, 4: 3e-3}
+
+
+class Verdict(NamedTuple):
+    """What is said of a layer.
+
+    Attributes:
+        fault: What its second derivative is; None if nothing is wrong with it.
+        rebuilt: Whether the layer was rebuilt from its configuration.
+    """
+
+    fault: str | None
+    rebuilt: bool
+
+
+def judged(call: LayerCall) -> Verdict:
+    """Compares the derivatives of a layer's gradient with differences of it.
+
+    The gradient, for a random upstream gradient u and times a random direction, is one number. It
+    is linear in u, so its derivative along another u is what it is for that one, exactly. Its
+    derivative along inputs and weights is compared with central differences of two steps, if these
+    agree; at a kink they do not. Faults must be found at two points; a layer is right where one
+    more point is right than wrong, two more if it is judged as it is, in few digits.
+
+    Args:
+        call: The layer, with inputs as it gets them.
+    """
+    verdict = _judged(call, rebuild=True)
+    return _judged(call, rebuild=False) if verdict is None else verdict
+
+
+def _judged(call, *, rebuild):
+    """What is said of a layer, rebuilt or as it is; None if it cannot be rebuilt."""
+    subjects: list[SingleLayer] = []
+    faults: list[str] = []
+    right = 0
+    try:
+        subjects = _rebuilt(call) if rebuild else [_as_it_is(call)]
+        if not subjects:
+            return None
+        for attempt in range(_ATTEMPTS):
+            fault = _fault_at(subjects, attempt)
+            if fault == "":
+                right += 1
+                if right - len(faults) >= (1 if rebuild else 2):
+                    break
+            if fault and subjects[0].training and subjects[0].sets_weights():
+                # Moving such weights moves nothing, except in inference mode.
+                for subject in subjects:
+                    subject.training = False
+                continue
+            faults += [fault] if fault else []
+            if len(faults) == 2:
+                return Verdict(fault, rebuild)
+        return Verdict(None, rebuild)
+    except Exception as error:  # a stranger's layer may raise anything, as a training will show
+        if rebuild:
+            return None
+        missing = type(error) is LookupError  # TensorFlow's
+        return Verdict(f"is missing ({str(error).splitlines()[0]})" if missing else None, False)
+    finally:
+        for subject in subjects:
+            subject.restore()
+
+
+def _rebuilt(call):
+    """The layer in float64 and in its own precision; nothing if it cannot be rebuilt."""
+    given = call.arguments, call.options
+    for arguments in (_cropped(given), given):
+        try:
+            # In float64 and in its own type, on values of these.
+            wide = SingleLayer(call, arguments, "float64")
+            if wide.stands_for_its_layer():
+                return [wide, SingleLayer(call, arguments, None)]
+        except Exception:  # a stranger's layer may raise anything
+            continue
+    return []
+
+
+def _as_it_is(call):
+    """The layer itself, on all of its inputs."""
+    return SingleLayer(call, (call.arguments, call.options), None, rebuild=False)
+
+
+def _cropped(given):
+    """Arguments whose images are not larger than need be."""
+
+    def crop(value):
+        image = tf.is_tensor(value) and len(value.shape) == 4
+        return value[:, :_LARGEST, :_LARGEST] if image else value
+
+    return keras.tree.map_structure(crop, given)
+
+
+def _fault_at(subjects, attempt):
+    """What is wrong at a random point: "" if nothing is, None if it cannot be told."""
+    measure = subjects[0]
+    draw = np.random.default_rng(attempt)
+    point = measure.point(draw, near=attempt < _ATTEMPTS - 1)
+    upstream = [draw.normal(size=each.shape) for each in point.upstream]
+    changes = measure.changes(draw)
+    found = [subject.derivatives(point, upstream, changes) for subject in subjects]
+    value, norm = found[0].value, found[0].norm
+    linear = measure.product(point._replace(upstream=upstream))
+    if not np.isfinite([value, norm, linear]).all():
+        return None
+    # What a layer draws is not the same in every type, and then nor is its value.
+    own = [] if measure.draws else found[1:]
+    found = [found[0], *(each for each in own if abs(each.value - value) <= 0.1 * norm)]
+    fault = max(_fault(each.upstream, linear, each.size, 1e-4 * norm) for each in found)
+    rounding = _ROUNDING.get(measure.size, 0) * norm
+    slopes: list[float] = []
+    for step in _STEPS.get(measure.size, ()):
+        ahead, behind = (measure.product(_moved(point, changes, sign * step)) for sign in (1, -1))
+        slopes.append((ahead - behind) / (2 * step))
+        other = max(
+            _fault(each.rest, slopes[-1], min(each.size, measure.size), rounding) for each in found
+        )
+        if not fault and not other:
+            return ""
+    if slopes and abs(slopes[0] - slopes[1]) <= rounding + 1e-3 * max(np.abs(slopes)):
+        fault = max(fault, other)
+    if not fault:
+        return None if slopes else ""
+    again = measure.product(point)
+    return fault if abs(again - value) <= 1e-4 * norm else None  # it draws without a seed
+
+
+def _fault(found, measured, size, rounding):
+    """What is wrong with a derivative, given as itself and its length; "" if nothing is."""
+    derivative, length = found
+    off = abs(derivative - measured)
+    if not off > rounding + _TOLERANCE[size] * max(length, abs(measured)):
+        return ""
+    return "is wrong" if length else "is missing"
+
+
+def _moved(point, changes, step):
+    """A point whose inputs and weights are moved along changes."""
+    inputs, weights = (
+        [value + step * change for value, change in zip(*each, strict=True)]
+        for each in zip((point.inputs, point.weights), changes, strict=True)
+    )
+    return point._replace(inputs=inputs, weights=weights)

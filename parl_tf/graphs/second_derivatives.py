@@ -1,0 +1,196 @@
+"""A check that the gradients in a method's terms can be differentiated, layer by layer.
+
+A term about gradients trains by second derivatives. Where a layer's are missing or wrong, in
+TensorFlow or in the layer's own code, the term still shows a value, and trains nothing or something
+else.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from parl_tf.errors import InputError
+from parl_tf.graphs.directional import judged
+from parl_tf.graphs.flattening import graph_part, runs_its_graph
+from parl_tf.graphs.second_order import differentiable_twice
+from parl_tf.graphs.single_layers import LayerCall
+
+_BATCH = 3
+_UNKNOWN = 32  # height and width of images, if a member takes any
+
+_COMMON = {"name", *dir(keras.Layer)}  # attributes that all layers have
+
+# What was found right, and was rebuilt from its configuration: the same in the next ensemble.
+_right: set[Any] = set()
+
+
+class Differentiated(NamedTuple):
+    """Which gradients of a member a method uses.
+
+    Attributes:
+        outputs: Symbolic tensors of the member's graph, up to which gradients go.
+        weights: Keras variables with respect to which they are taken; None for the images.
+        training: Whether the pass that they are taken in is in training mode.
+    """
+
+    outputs: Sequence[keras.KerasTensor]
+    weights: Sequence[Any] | None = None
+    training: bool = True
+
+
+def whole_network(member: keras.Model) -> Differentiated:
+    """Gradients of a member's logits with respect to the images, in training mode."""
+    return Differentiated(member.outputs)
+
+
+def check_layers(
+    members: Sequence[keras.Model],
+    differentiated: Callable[[keras.Model], Differentiated],
+    method: str,
+) -> None:
+    """Raises unless each layer that a method's gradients go through has a second derivative.
+
+    Each kind of layer, of one configuration and on inputs of one shape, is rebuilt in float64 on
+    small inputs, and the derivatives of its gradient, under `differentiable_twice`, are compared
+    with differences of it; those in its own precision too. A layer that cannot be rebuilt from its
+    configuration is judged as it is. Where differences are no measure, as at kinks or of draws,
+    nothing is refused. Layers inside nested functional models are checked one by one.
+
+    Nothing that is random elsewhere is drawn from, and the members stay as they are.
+
+    Args:
+        members: Functional classifiers.
+        differentiated: What of a member the gradients are of.
+        method: The method's name, for the message.
+
+    Raises:
+        InputError: A layer whose second derivative is missing or wrong.
+    """
+    state, legacy_state = random.getstate(), np.random.get_state()
+    try:
+        checked: set[Any] = set()
+        for member in members:
+            for name, call in _calls(member, differentiated(member)):
+                key, lasting = _key(call)
+                if key in checked or key in _right:
+                    continue
+                with differentiable_twice():
+                    verdict = judged(call)
+                if verdict.fault:
+                    raise InputError(_message(method, member, name, call.operation, verdict))
+                checked.add(key)
+                if lasting and verdict.rebuilt:
+                    _right.add(key)
+    finally:
+        random.setstate(state)
+        np.random.set_state(legacy_state)
+
+
+def _message(method, member, name, operation, verdict):
+    return (
+        f"{method} needs second derivatives, and that of layer {name!r} "
+        f"({type(operation).__name__}) of member {member.name!r} {verdict.fault}. Expected layers "
+        "whose gradients can be differentiated: resize, augment or transform images before the "
+        "model, write the layer with other operations, or pass check_second_derivatives=False to "
+        "train all the same."
+    )
+
+
+def _key(call: LayerCall) -> tuple[Any, bool]:
+    """What calls with the same derivatives have in common, and whether it outlives the layer."""
+    operation = call.operation
+    arguments = keras.tree.map_structure(
+        lambda value: (value.shape, value.dtype) if tf.is_tensor(value) else repr(value),
+        (call.arguments, call.options),
+    )
+    rest = (repr(arguments), call.inputs, call.sources, call.training)
+    if isinstance(operation, keras.layers.Lambda):
+        own = (operation.function, repr(operation.arguments), operation.dtype_policy.name)
+        return (type(operation), own, *rest), True
+    try:
+        config = operation.get_config()
+    except Exception:  # whatever a stranger's layer raises
+        return (id(operation), *rest), False
+    kept = {
+        key: value
+        for key, value in config.items()
+        if key != "name" and not key.endswith(("_initializer", "_regularizer"))
+    }
+    # What was perhaps set after the layer was made.
+    attributes = frozenset(
+        (key, value)
+        for key, value in vars(operation).items()
+        if not key.startswith("_")
+        and key not in _COMMON
+        and (isinstance(value, bool | int | float | str) or hasattr(value, "__name__"))
+    )
+    return (type(operation), repr(kept), attributes, *rest), True
+
+
+def _calls(member: keras.Model, differentiated: Differentiated) -> Iterator[tuple[str, LayerCall]]:
+    """The calls of layers and operations that gradients go through, with the layers' names.
+
+    Found by running the member in inference mode on random images.
+    """
+    weights = {id(weight) for weight in differentiated.weights or ()}
+    found: list[tuple[str, LayerCall]] = []
+    reached: dict[int, Any] = {}  # tensors that gradients go through, by their ids
+
+    def reach(values):
+        reached.update((id(v), v) for v in keras.tree.flatten(values) if _is_float(v))
+
+    def called(operation, path, arguments, options):
+        if isinstance(operation, keras.Layer):
+            # For what is inside of it too, even if it does not take it.
+            options = {**options, "training": False}
+        flat = keras.tree.flatten((arguments, options))
+        inputs = tuple(i for i, value in enumerate(flat) if id(value) in reached)
+        trained = operation.trainable_weights if isinstance(operation, keras.Layer) else []
+        sources = tuple(i for i, weight in enumerate(trained) if id(weight) in weights)
+        outputs = operation(*arguments, **options)
+        if inputs or sources:
+            reach(outputs)
+            training = differentiated.training
+            call = LayerCall(operation, arguments, options, inputs, sources, training)
+            found.append((path, call))
+        return outputs
+
+    def run(network, inputs, path):
+        given = keras.tree.flatten(inputs)
+        standardized = network._standardize_inputs(inputs)
+        for before, after in zip(given, keras.tree.flatten(standardized), strict=True):
+            if id(before) in reached:
+                reach(after)
+
+        def step(operation):
+            own = f"{path}{operation.name}"
+
+            def call(*arguments, **options):
+                more = {name for name, value in options.items() if value is not None}
+                if len(arguments) == 1 and not more and runs_its_graph(operation):
+                    part = graph_part(operation.inputs, operation.outputs)
+                    return run(part, arguments[0], f"{own}/")
+                return called(operation, own, arguments, options)
+
+            return call
+
+        return network._run_through_graph(standardized, step)
+
+    shape = [_BATCH, *(size or _UNKNOWN for size in member.inputs[0].shape[1:])]
+    images = tf.constant(np.random.default_rng(0).uniform(size=shape), member.inputs[0].dtype)
+    if differentiated.weights is None:
+        reach(images)
+    outputs = list(differentiated.outputs)
+    if [id(output) for output in outputs] == [id(member.outputs[0])] and not runs_its_graph(member):
+        called(member, member.name, (images,), {})
+    else:
+        run(graph_part(member.inputs, outputs), images, "")
+    yield from found
+
+
+def _is_float(value: Any) -> bool:
+    return tf.is_tensor(value) and value.dtype.is_floating

@@ -1,0 +1,277 @@
+"""One layer by itself, called at chosen points, with derivatives of its gradient."""
+
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from parl_tf.graphs.weights import copy_weights
+
+
+class LayerCall(NamedTuple):
+    """One call of a layer or operation.
+
+    Attributes:
+        operation: The layer or operation.
+        arguments: What it was called with.
+        options: What it was called with by name.
+        inputs: Which of the flattened arguments and options gradients go through.
+        sources: Which of its trainable weights gradients are taken with respect to.
+        training: Whether it is to be called in training mode.
+    """
+
+    operation: Any
+    arguments: tuple
+    options: dict[str, Any]
+    inputs: tuple[int, ...]
+    sources: tuple[int, ...]
+    training: bool
+
+
+class Point(NamedTuple):
+    """Where a layer's gradient is taken, for which upstream gradient and times what; float64."""
+
+    inputs: list[np.ndarray]
+    weights: list[np.ndarray]
+    upstream: list[np.ndarray]
+    along: list[np.ndarray]
+
+
+class Found(NamedTuple):
+    """Derivatives at a point, as computed in numbers of `size` bytes.
+
+    `value` is the gradient at the point, times `along`, and `norm` how large that is without regard
+    to signs. The derivatives of the value along changes of the upstream gradient and of all else
+    are given as themselves and their lengths.
+    """
+
+    value: float
+    norm: float
+    upstream: tuple[float, float]
+    rest: tuple[float, float]
+    size: int
+
+
+class SingleLayer:
+    """A layer that is called again and again, always in the same state.
+
+    Args:
+        call: The layer, and how it is called.
+        arguments: Its arguments and options, perhaps cropped.
+        dtype: The type to compute in; None for the layer's own.
+        rebuild: Whether to rebuild the layer from its configuration, with its weights.
+
+    Attributes:
+        size: Bytes of the narrowest numbers that it computes with.
+        draws: Whether it draws what it does, in training mode.
+        training: Whether it is called in training mode.
+
+    Raises:
+        Exception: Whatever the layer raises, if it cannot be rebuilt or called so.
+    """
+
+    def __init__(
+        self,
+        call: LayerCall,
+        arguments: tuple[tuple, dict[str, Any]],
+        dtype: str | None,
+        rebuild: bool = True,
+    ) -> None:
+        self._original, self._rebuilt = call.operation, rebuild
+        self._sources, self._inputs = call.sources, call.inputs
+        self._structure = arguments
+        self._flat = [
+            tf.cast(value, dtype) if dtype and _is_float(value) else value
+            for value in keras.tree.flatten(arguments)
+        ]
+        self._operation = _rebuilt(self._original, dtype) if rebuild else self._original
+        self._given = [self._flat[index] for index in self._inputs]
+        outputs = self._run(self._operation, self._given, training=False)
+        if self._operation is not self._original:
+            copy_weights(self._original, self._operation)
+        layer = isinstance(self._operation, keras.Layer)
+        self._trained = self._operation.trainable_weights if layer else []
+        variables = self._operation.variables if layer else []
+        self._state = [(each.value, tf.convert_to_tensor(each)) for each in variables]
+        self.draws = call.training and layer and len(variables) > len(self._operation.weights)
+        self.training = call.training
+        self._shapes = [output.shape for output in outputs]
+        types = [output.dtype for output in (*outputs, *self._given)]
+        types += [tf.as_dtype(self._operation.compute_dtype)] if layer else []
+        self.size = min(each.size for each in types)
+
+    def sets_weights(self) -> bool:
+        """Whether a call in training mode sets trained weights, as spectral normalisation does."""
+        if not self._trained:
+            return False
+        self.restore()
+        self._run(self._operation, self._given, training=True)
+        trained = {id(weight.value) for weight in self._trained}
+        moved = [np.any(v != old) for v, old in self._state if id(v) in trained]
+        self.restore()
+        return any(moved)
+
+    def restore(self) -> None:
+        """Puts the layer's variables back as they were."""
+        for variable, value in self._state:
+            variable.assign(value)
+
+    def stands_for_its_layer(self) -> bool:
+        """Whether the rebuilt layer gives what the original gives."""
+        if self._operation is self._original:
+            return True
+        own = self._run(self._operation, self._given, training=False)
+        expected = self._run(self._original, self._given, training=False)
+        return all(
+            one.shape == other.shape
+            and 0 not in one.shape
+            and np.allclose(
+                tf.cast(one, "float64"),
+                tf.cast(other, "float64"),
+                rtol=0.02,
+                atol=0.02 * np.max(np.abs(tf.cast(other, "float64")), initial=0),
+                equal_nan=True,
+            )
+            for one, other in zip(own, expected, strict=True)
+        )
+
+    def _run(self, operation, inputs, training):
+        """The layer's outputs, those that are float tensors."""
+        flat = list(self._flat)
+        for index, value in zip(self._inputs, inputs, strict=True):
+            flat[index] = value
+        arguments, options = keras.tree.pack_sequence_as(self._structure, flat)
+        if isinstance(operation, keras.Layer):
+            options = {**options, "training": training}
+        outputs = operation(*arguments, **options)
+        return [output for output in keras.tree.flatten(outputs) if _is_float(output)]
+
+    def point(self, draw: np.random.Generator, near: bool) -> Point:
+        """A point near the given inputs, or of inputs in (0, 1)."""
+        inputs = []
+        for given, scale in zip(self._given, self._scales(), strict=True):
+            if near:
+                moved = tf.cast(given, "float64") + 0.1 * scale * draw.normal(size=given.shape)
+            else:
+                moved = draw.uniform(0.1, 0.9, given.shape)
+            inputs.append(np.asarray(moved))
+        weights = [np.asarray(weight, "float64") for weight in self._trained]
+        if self._rebuilt:  # away from ones and zeros that layers begin with
+            weights = [weight + draw.uniform(0.02, 0.1, weight.shape) for weight in weights]
+        upstream = [draw.normal(size=shape) for shape in self._shapes]
+        shapes = [each.shape for each in (*inputs, *(weights[i] for i in self._sources))]
+        return Point(inputs, weights, upstream, [draw.normal(size=shape) for shape in shapes])
+
+    def changes(self, draw: np.random.Generator) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Directions of inputs and of weights, as large as these are."""
+        inputs = [
+            scale * draw.normal(size=given.shape)
+            for scale, given in zip(self._scales(), self._given, strict=True)
+        ]
+        return inputs, [0.1 * draw.normal(size=weight.shape) for weight in self._trained]
+
+    def _scales(self):
+        deviations = [float(np.std(tf.cast(given, "float64"))) for given in self._given]
+        return [deviation or 1.0 for deviation in deviations]
+
+    def product(self, point: Point) -> float:
+        """The gradient at a point, times `along`."""
+        return float(_sum(self._terms(point, *self._tensors(point))))
+
+    def derivatives(
+        self,
+        point: Point,
+        upstream_change: list[np.ndarray],
+        changes: tuple[list[np.ndarray], list[np.ndarray]],
+    ) -> Found:
+        """The same, and its derivatives along changes of the upstream gradient and of all else."""
+        inputs, upstream = self._tensors(point)
+        with tf.GradientTape() as tape:
+            tape.watch([inputs, upstream])
+            terms = self._terms(point, inputs, upstream)
+            value = _sum(terms)
+        trained = [_local(weight) for weight in self._trained]
+        found = tape.gradient(value, [*upstream, *inputs, *trained])
+        return Found(
+            float(value),
+            float(_sum(map(tf.square, terms))) ** 0.5,
+            _along(found[: len(upstream)], upstream_change),
+            _along(found[len(upstream) :], [*changes[0], *changes[1]]),
+            self.size,
+        )
+
+    def _tensors(self, point):
+        inputs = [tf.cast(v, t.dtype) for v, t in zip(point.inputs, self._given, strict=True)]
+        return inputs, [tf.constant(each) for each in point.upstream]
+
+    def _terms(self, point, inputs, upstream):
+        """What the product is the sum of, float64."""
+        if self.training:
+            self.restore()
+        for weight, value in zip(self._trained, point.weights, strict=True):
+            weight.value.assign(tf.cast(value, weight.value.dtype))
+        sources = [*inputs, *(_local(self._trained[index]) for index in self._sources)]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(sources)
+            outputs = self._run(self._operation, inputs, self.training)
+        upstream = [
+            tf.cast(each, output.dtype) for each, output in zip(upstream, outputs, strict=True)
+        ]
+        gradients = tape.gradient(outputs, sources, output_gradients=upstream)
+        return [
+            tf.cast(tf.convert_to_tensor(gradient), "float64") * along
+            for gradient, along in zip(gradients, point.along, strict=True)
+            if gradient is not None
+        ]
+
+
+def _local(variable):
+    """What gradients are taken with respect to; under a strategy the first device's."""
+    return tf.distribute.get_strategy().experimental_local_results(variable.value)[0]
+
+
+def _sum(terms):
+    return sum(map(tf.reduce_sum, terms), tf.zeros((), "float64"))
+
+
+def _along(gradients, changes):
+    """A derivative along a change, and its length in units of the change."""
+    derivative, square = 0.0, 0.0
+    for gradient, change in zip(gradients, changes, strict=True):
+        if gradient is not None:
+            gradient = np.asarray(tf.cast(tf.convert_to_tensor(gradient), "float64"))
+            derivative += np.sum(gradient * change)
+            square += np.sum(gradient**2) * np.mean(change**2)
+    return derivative, square**0.5
+
+
+def _is_float(value):
+    return tf.is_tensor(value) and value.dtype.is_floating
+
+
+def _rebuilt(operation, dtype):
+    """A layer of the same configuration, in another type if one is given."""
+    if not isinstance(operation, keras.Layer):
+        return operation  # without a state, and computes in the type of what it gets
+    dtype = dtype or operation.dtype_policy
+    if type(operation) is keras.layers.Lambda:
+        return keras.layers.Lambda(operation.function, arguments=operation.arguments, dtype=dtype)
+    config = operation.get_config()
+    return type(operation).from_config(
+        _retyped(config, dtype) if isinstance(dtype, str) else config
+    )
+
+
+def _retyped(config, dtype):
+    """A configuration with every floating-point type in it replaced."""
+    if isinstance(config, list | tuple):
+        return type(config)(_retyped(each, dtype) for each in config)
+    if not isinstance(config, dict):
+        return config
+    return {
+        key: dtype
+        if key == "dtype" and (isinstance(value, dict) or "float" in str(value))
+        else _retyped(value, dtype)
+        for key, value in config.items()
+    }

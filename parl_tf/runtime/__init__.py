@@ -1,0 +1,1 @@
+"""What the package runs on: Keras's backend, devices, replicas, determinism."""

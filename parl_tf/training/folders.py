@@ -1,0 +1,273 @@
+"""Run folders: `config.json`, `history.csv`, `model.keras`, and checkpoints until it is there."""
+
+import csv
+import io
+import json
+import math
+import os
+import pathlib
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import h5py
+import keras
+
+from parl_tf.defences import METHODS
+from parl_tf.defences.base import Ensemble
+from parl_tf.errors import ExistingRunError, MissingFileError, UnreadableFileError
+from parl_tf.files import sha256_of, to_disk, write_json, write_whole, written_whole
+from parl_tf.graphs.classifiers import check_logits_classifier
+
+CONFIG, HISTORY, MODEL = "config.json", "history.csv", "model.keras"
+_MOST_UNPACKED = 20  # times its size; other tools may compress what Keras does not
+_KEPT = 2  # checkpoints: the last, and the one before should the last be damaged
+
+
+def begin_run(folder: str | os.PathLike, config: Mapping[str, Any]) -> pathlib.Path:
+    """Makes a run folder and writes its configuration.
+
+    Args:
+        folder: Where the run goes. An unfinished run there is begun again from its start.
+        config: What the run is, as JSON values.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ExistingRunError: The folder holds a finished run, or something that is not a run.
+    """
+    folder = pathlib.Path(folder)
+    check_can_begin(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_checkpoints(folder)
+    for path in (folder / HISTORY, *folder.glob(".partial-*")):
+        path.unlink(missing_ok=True)
+    write_json(folder / CONFIG, config)
+    return folder
+
+
+def check_can_begin(folder: str | os.PathLike) -> None:
+    """Raises unless a run can begin in `folder`; errors are those of `begin_run`."""
+    folder = pathlib.Path(folder)
+    if is_finished(folder):
+        raise ExistingRunError(
+            f"{folder} already holds a finished run. Expected a new folder; nothing was changed."
+        )
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        names = ["a file"]
+    else:  # one that was being written when its process was killed is nobody's
+        names = [path.name for path in folder.iterdir() if not path.name.startswith(".partial-")]
+    if names and not holds_run(folder):
+        raise ExistingRunError(
+            f"{folder} holds something that is not a run. Expected a new or empty folder; nothing "
+            "was changed."
+        )
+
+
+def is_finished(folder: str | os.PathLike) -> bool:
+    """Whether a folder holds a finished run."""
+    return (pathlib.Path(folder) / MODEL).exists()
+
+
+def holds_run(folder: pathlib.Path) -> bool:
+    """Whether a folder holds the configuration of a run, not just a file of its name."""
+    try:
+        config = read_config(folder)
+    except (MissingFileError, UnreadableFileError):
+        return False
+    return {"format", "method"} <= set(config)
+
+
+def finish_run(folder: pathlib.Path, model: keras.Model) -> None:
+    """Saves the trained model into a run folder, which makes the run a finished one."""
+    with written_whole(folder / MODEL) as partial:
+        model.save(partial)
+    remove_checkpoints(folder)
+
+
+def save_checkpoint(folder: pathlib.Path, model: keras.Model, epochs: int) -> None:
+    """Saves a model that has been trained for so many epochs, and its checksum beside it.
+
+    The checkpoint before it stays, all others are removed.
+    """
+    path = folder / f"checkpoint-{epochs:04}.keras"
+    if (folder / HISTORY).exists():  # without its lines a checkpoint is not continued
+        to_disk(folder / HISTORY)
+    with written_whole(path) as partial:
+        model.save(partial)
+        write_whole(_checksum_file(path), f"{sha256_of(partial)}  {path.name}\n".encode())
+    found = find_checkpoints(folder)
+    kept = sorted(number for number in found if number <= epochs)[-_KEPT:]
+    remove_checkpoints(folder, [found[number] for number in kept])
+
+
+def check_checkpoint(path: pathlib.Path) -> None:
+    """Raises UnreadableFileError unless a checkpoint is the file that was written."""
+    file = _checksum_file(path)
+    if not file.exists():
+        raise UnreadableFileError(f"{path} has no checksum beside it.")
+    if file.read_bytes().split()[:1] != [sha256_of(path).encode()]:
+        raise UnreadableFileError(f"{path} is not the file that was written: its checksum differs.")
+
+
+def find_checkpoints(folder: str | os.PathLike) -> dict[int, pathlib.Path]:
+    """The checkpoints in a run folder, by the number of epochs trained."""
+    found = {}
+    for path in pathlib.Path(folder).glob("checkpoint-*.keras"):
+        if match := re.fullmatch(r"checkpoint-(\d{4,})\.keras", path.name):
+            found[int(match[1])] = path
+    return found
+
+
+def _checksum_file(path: pathlib.Path) -> pathlib.Path:
+    """The file with a checkpoint's checksum, as `sha256sum --check` reads it."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def remove_checkpoints(folder: pathlib.Path, kept: Sequence[pathlib.Path] = ()) -> None:
+    """Removes the checkpoints and checksums in a run folder, except some."""
+    for path in folder.glob("checkpoint-*.keras*"):
+        known = re.fullmatch(r"(checkpoint-\d{4,}\.keras)(\.sha256)?", path.name)
+        if known and folder / known[1] not in kept:
+            path.unlink()
+
+
+def load_model(path: str | os.PathLike) -> tuple[keras.Model, dict[str, Any] | None]:
+    """Loads the model of a finished run, or a bare Keras file.
+
+    Args:
+        path: A run folder, or a `.keras` file with an ensemble or a classifier of images.
+
+    Returns:
+        The model, not compiled, and the run's configuration (None for a bare file).
+
+    Raises:
+        MissingFileError: Nothing there, or a run that is not finished.
+        UnreadableFileError: A file that is not a Keras model, or a configuration that is not
+            JSON.
+        InputError: A Keras model that is not a classifier of images returning logits.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise MissingFileError(f"No run folder or Keras file at {path}.")
+    config, file = None, path
+    if path.is_dir():
+        config, file = read_config(path), path / MODEL
+        if not file.exists():
+            raise MissingFileError(f"{path} holds no finished run: there is no {MODEL} in it.")
+    model = read_model(file)
+    if not isinstance(model, Ensemble):
+        check_logits_classifier(model)
+    return model, config
+
+
+def read_model(file: pathlib.Path, *, compiled: bool = False) -> keras.Model:
+    """Reads a Keras file, with what it was compiled with if asked for.
+
+    Raises:
+        UnreadableFileError: It does not hold a Keras model.
+    """
+    if not zipfile.is_zipfile(file):
+        raise UnreadableFileError(f"{file} is not a Keras model. Expected a .keras file.")
+    _check_unpacked_size(file)
+    dict(METHODS)  # imports every method's class, without which Keras does not find it
+    try:
+        return keras.models.load_model(file, compile=compiled, safe_mode=True)
+    except Exception as error:  # Keras raises whatever the broken part happens to cause
+        raise UnreadableFileError(f"{file} cannot be read as a Keras model: {error}") from error
+
+
+def _check_unpacked_size(file: pathlib.Path) -> None:
+    """Raises if a file says that it becomes much more than it is once it is unpacked.
+
+    Keras packs without compression, and so do its weights.
+    """
+    size = file.stat().st_size
+
+    def check(unpacked):
+        if unpacked > _MOST_UNPACKED * size:
+            raise UnreadableFileError(
+                f"{file} has {size:,} bytes and would become {unpacked:,}, which no Keras model "
+                "does."
+            )
+
+    try:
+        with zipfile.ZipFile(file) as packed:
+            check(sum(entry.file_size for entry in packed.infolist()))
+            for name in packed.namelist():
+                if name.endswith(".h5"):
+                    check(_declared_size(packed.read(name)))
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, KeyError) as error:
+        raise UnreadableFileError(f"{file} cannot be read as a Keras model: {error}") from error
+
+
+def _declared_size(weights: bytes) -> int:
+    """Bytes of all arrays in an HDF5 file, whether they are there or only declared."""
+    sizes = []
+    with h5py.File(io.BytesIO(weights), "r") as file:
+        file.visititems(lambda name, found: sizes.append(getattr(found, "nbytes", 0)))
+    return sum(map(int, sizes))
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's configuration, with the arguments that came after it as they were before."""
+    method, arguments = config.get("method"), config.get("arguments")
+    if not isinstance(method, str) or method not in METHODS or not isinstance(arguments, Mapping):
+        return dict(config)
+    return {**config, "arguments": {**METHODS[method].former_arguments, **arguments}}
+
+
+def read_config(folder: str | os.PathLike) -> dict[str, Any]:
+    """Reads the configuration of a run.
+
+    Raises:
+        MissingFileError: `folder` is not a run folder.
+        UnreadableFileError: Its configuration is not a JSON object.
+    """
+    path = pathlib.Path(folder) / CONFIG
+    if not path.exists():
+        raise MissingFileError(f"{folder} is not a run folder: there is no {CONFIG} in it.")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UnreadableFileError(f"{path} is not JSON: {error}") from error
+    if not isinstance(config, dict) or not isinstance(config.get("dataset"), dict):
+        raise UnreadableFileError(f"{path} does not hold the configuration of a run.")
+    if not isinstance(config["dataset"].get("name"), str):
+        raise UnreadableFileError(f"{path} does not name the data set of the run.")
+    return config
+
+
+def read_history(folder: str | os.PathLike) -> list[dict[str, float | None]]:
+    """Reads the history of a run, one entry an epoch.
+
+    What was not measured, or is not a finite number, is None.
+    """
+    with open(pathlib.Path(folder) / HISTORY, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{key: _number(value) for key, value in row.items()} for row in rows]
+
+
+def cut_history(folder: pathlib.Path, epochs: int) -> None:
+    """Drops what the history of a run holds beyond its first epochs.
+
+    Raises:
+        UnreadableFileError: It does not hold these, one a line.
+    """
+    path = folder / HISTORY
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    kept = lines[: epochs + 1]
+    expected = [b"epoch", *(b"%d" % epoch for epoch in range(epochs))]
+    if [line.split(b",")[0] for line in kept] != expected or not kept[-1].endswith(b"\n"):
+        raise UnreadableFileError(f"{path} does not hold {epochs} epochs, one a line.")
+    write_whole(path, b"".join(kept))
+
+
+def _number(text: str) -> float | None:
+    """A number of a history; None for one that was not measured or is not finite."""
+    value = float("nan" if text == "NA" else text)
+    return value if math.isfinite(value) else None

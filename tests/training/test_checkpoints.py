@@ -1,0 +1,182 @@
+import hashlib
+
+import numpy as np
+import pytest
+from networks import examples, logits_loss, plain_network
+
+import parl_tf
+from parl_tf.files import sha256_of, write_json
+from parl_tf.training.checkpoints import Checkpoints, continue_run
+from parl_tf.training.folders import begin_run, find_checkpoints, finish_run, save_checkpoint
+
+CONFIG = {
+    "format": 1,
+    "method": "unprotected",
+    "arguments": {"shape": (1, 2)},
+    "dataset": {"name": "digits"},
+}
+HEADER, LINES = "epoch,loss\r\n", ["0,1.5\r\n", "1,1.25\r\n", "2,1.125\r\n"]
+
+
+@pytest.fixture(scope="module")
+def ensemble():
+    made = parl_tf.Ensemble([plain_network(0), plain_network(1)])
+    made.compile(optimizer="adam", loss=logits_loss(), jit_compile=False)
+    made.train_on_batch(*examples(4))
+    return made
+
+
+@pytest.fixture
+def run(tmp_path, ensemble):
+    """A run that was killed between the second epoch's line of history and its checkpoint."""
+    folder = begin_run(tmp_path / "run", CONFIG)
+    (folder / "history.csv").write_bytes((HEADER + "".join(LINES[:2])).encode())
+    save_checkpoint(folder, ensemble, 1)
+    return folder
+
+
+def history(folder):
+    return (folder / "history.csv").read_bytes().decode()
+
+
+def test_a_run_continues_with_its_optimizer_after_its_last_checkpoint(run, ensemble, caplog):
+    continued, epochs = continue_run(run, CONFIG)
+    assert epochs == 1
+    for found, expected in (
+        *zip(continued.get_weights(), ensemble.get_weights(), strict=True),
+        *zip(continued.optimizer.variables, ensemble.optimizer.variables, strict=True),
+    ):
+        np.testing.assert_array_equal(found, expected)
+    assert history(run) == HEADER + LINES[0]
+    assert not caplog.text
+
+
+def sign(path):
+    """Writes the checksum that fits a checkpoint, as sha256sum does."""
+    path.with_name(f"{path.name}.sha256").write_text(f"{sha256_of(path)}  {path.name}\n")
+
+
+def test_the_last_two_checkpoints_stay(run, ensemble):
+    callback = Checkpoints(run)
+    callback.set_model(ensemble)
+    callback.on_epoch_end(1, {"loss": 1.25})
+    for loss in (float("nan"), float("inf")):
+        callback.on_epoch_end(2, {"loss": loss})
+    assert sorted(find_checkpoints(run)) == [1, 2]
+    callback.on_epoch_end(2, {"loss": 1.0})
+    assert find_checkpoints(run) == {n: run / f"checkpoint-000{n}.keras" for n in (2, 3)}
+    files = [f"checkpoint-000{n}.keras{end}" for n in (2, 3) for end in ("", ".sha256")]
+    assert sorted(path.name for path in run.iterdir()) == [*files, "config.json", "history.csv"]
+    # One that is behind another, as after a damaged one: what is ahead of it goes.
+    save_checkpoint(run, ensemble, 1)
+    assert list(find_checkpoints(run)) == [1]
+
+
+@pytest.mark.parametrize("part", [0.01, 0.3, 0.6, 0.99])
+def test_a_checkpoint_that_was_changed_is_passed_over(run, ensemble, part, caplog):
+    (run / "history.csv").write_bytes((HEADER + "".join(LINES)).encode())
+    save_checkpoint(run, ensemble, 2)
+    path = run / "checkpoint-0002.keras"
+    content = bytearray(path.read_bytes())
+    content[int(part * len(content))] ^= 1
+    path.write_bytes(content)
+    _, epochs = continue_run(run, CONFIG)
+    assert epochs == 1
+    assert "its checksum differs" in caplog.text
+    assert "no continuing after epoch 2" in caplog.text
+
+
+def test_a_checkpoint_without_a_checksum_is_passed_over(run, caplog):
+    (run / "checkpoint-0001.keras.sha256").unlink()
+    assert continue_run(run, CONFIG) is None
+    assert "has no checksum" in caplog.text
+
+
+def test_checksums_are_as_sha256sum_checks_them(run):
+    name, file = (run / "checkpoint-0001.keras.sha256").read_text().split("  ")[::-1]
+    assert name == "checkpoint-0001.keras\n"
+    assert file == hashlib.sha256((run / "checkpoint-0001.keras").read_bytes()).hexdigest()
+
+
+def test_other_versions_are_a_warning(run, caplog):
+    write_json(run / "config.json", {**CONFIG, "versions": {"keras": "3.12.0"}})
+    assert continue_run(run, {**CONFIG, "versions": {"keras": "3.15.1"}})[1] == 1
+    assert "other versions: {'keras': '3.12.0'}, now {'keras': '3.15.1'}" in caplog.text
+
+
+def test_the_one_before_stays_until_the_new_one_is_there(run, ensemble, monkeypatch):
+    def killed(path):
+        path.write_bytes(b"the first half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ensemble, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(run, ensemble, 2)
+    assert list(find_checkpoints(run)) == [1]
+    assert continue_run(run, CONFIG)
+
+
+def test_a_checkpoint_that_cannot_be_read_is_passed_over(run, ensemble, caplog):
+    whole = (run / "checkpoint-0001.keras").read_bytes()
+    (run / "checkpoint-0002.keras").write_bytes(whole[: len(whole) // 2])
+    (run / "checkpoint-old.keras").write_bytes(b"mine")
+    _, epochs = continue_run(run, CONFIG)
+    assert epochs == 1
+    assert "no continuing after epoch 2" in caplog.text
+    assert history(run) == HEADER + LINES[0]
+    save_checkpoint(run, ensemble, 2)
+    assert continue_run(run, CONFIG)[1] == 1  # for want of the second line
+    begin_run(run, CONFIG)
+    assert sorted(path.name for path in run.iterdir()) == ["checkpoint-old.keras", "config.json"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"PK\x03\x04 broken archive"])
+def test_without_one_that_can_be_read_a_run_begins_anew(run, caplog, content):
+    (run / "checkpoint-0001.keras").write_bytes(content)
+    sign(run / "checkpoint-0001.keras")
+    assert continue_run(run, CONFIG) is None
+    assert "beginning anew" in caplog.text
+    assert history(run) == HEADER + "".join(LINES[:2])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [None, "", HEADER, HEADER + "0,1.", HEADER + LINES[1], "0,1.5\r\n1,1.25\r\n", "\xff\r\n"],
+)
+def test_a_history_that_lacks_an_epoch_is_not_continued(run, caplog, text):
+    (run / "history.csv").unlink()
+    if text is not None:
+        (run / "history.csv").write_bytes(text.encode("latin-1"))
+    assert continue_run(run, CONFIG) is None
+    assert "does not hold 1 epochs" in caplog.text
+
+
+def test_a_model_that_is_not_the_state_of_a_training(run, ensemble, caplog):
+    path = run / "checkpoint-0001.keras"
+    plain_network(0).save(path)
+    sign(path)
+    assert continue_run(run, CONFIG) is None
+    parl_tf.Ensemble(ensemble.members).save(path)
+    sign(path)
+    assert continue_run(run, CONFIG) is None
+    assert caplog.text.count("does not hold an ensemble with its optimizer") == 2
+
+
+def test_another_configuration_is_begun_anew_and_named(run, caplog):
+    assert continue_run(run, {**CONFIG, "seed": 1, "method": "parl"}) is None
+    assert "has another method and seed" in caplog.text
+    assert list(find_checkpoints(run)) == [1]
+
+
+def test_nothing_to_continue(run, tmp_path, caplog):
+    assert continue_run(tmp_path / "nothing", CONFIG) is None
+    assert continue_run(begin_run(tmp_path / "begun", CONFIG), CONFIG) is None
+    (run / "config.json").unlink()
+    assert continue_run(run, CONFIG) is None
+    assert not caplog.text
+
+
+def test_a_finished_run_has_no_checkpoints(run, ensemble):
+    finish_run(run, ensemble)
+    names = sorted(path.name for path in run.iterdir())
+    assert names == ["config.json", "history.csv", "model.keras"]

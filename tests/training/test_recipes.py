@@ -1,0 +1,91 @@
+import dataclasses
+import json
+
+import pytest
+
+from parl_tf.defences import METHODS
+from parl_tf.errors import InputError
+from parl_tf.models import NETWORKS
+from parl_tf.training.recipes import AUTHORS, Recipe, recipe_for
+
+
+def test_every_recipe_is_of_a_method_and_a_network_that_there_are():
+    assert set(AUTHORS) <= set(METHODS)
+    assert {recipe.network for recipe in AUTHORS.values()} <= set(NETWORKS)
+
+
+def test_the_paper_trains_all_alike():
+    recipes = {recipe_for(method, "paper") for method in METHODS}
+    assert recipes == {Recipe()}
+    (recipe,) = recipes
+    assert (recipe.optimizer, recipe.learning_rate, recipe.decay_at) == ("adam", 1e-3, None)
+    assert recipe_for("a method that was just added") == recipe
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("adp", {"optimizer": "adam", "epochs": 200, "batch_size": 64, "network": "resnet20"}),
+        ("gal", {"optimizer": "adam", "noise_stddev": 0.045, "network": "resnet20-leaky-relu"}),
+        ("dverge", {"optimizer": "sgd", "learning_rate": 0.1, "epochs": 200, "batch_size": 128}),
+        ("dverge", {"network": "resnet20-shortcut-batch-norm"}),
+        ("trs", {"optimizer": "adam", "epochs": 120, "learning_rate": 1e-3}),
+        ("guardian", {"epochs": 50, "batch_size": 64, "kernel_penalty": 0.0}),
+        ("guardian", {"network": "resnet20-bare-stem", "decay_at": (0.5, 0.8)}),
+        ("adp", {"decay_at": (101 / 200, 151 / 200), "penalized": "convolutions"}),
+        ("trs", {"network": "resnet20-shortcut-batch-norm", "pixel_deviation": "image"}),
+        *((m, {"kernel_penalty": 5e-5, "penalized": "all"}) for m in ("gal", "dverge", "trs")),
+    ],
+)
+def test_authors_recipes(method, expected):
+    found = dataclasses.asdict(recipe_for(method))
+    assert {key: found[key] for key in expected} == expected
+
+
+def test_changes_replace_single_values():
+    recipe = recipe_for("guardian", epochs=3, network="resnet20")
+    assert (recipe.epochs, recipe.network, recipe.batch_size) == (3, "resnet20", 64)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"learning_rate": -1.0}, "learning_rate"),
+        ({"learning_rate": float("inf")}, "learning_rate"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"optimizer": "adamm"}, "Did you mean adam"),
+        ({"decay_at": (0.5, 0.5)}, "decay_at"),
+        ({"decay_at": (0.0,)}, "decay_at"),
+        ({"decay_at": (0.5, 1.0)}, "decay_at"),
+        ({"penalized": "kernels"}, "Unknown penalized"),
+        ({"pixel_deviation": "images"}, "Did you mean image"),
+    ],
+)
+def test_refuses_bad_values(arguments, message):
+    with pytest.raises(InputError, match=message):
+        Recipe(**arguments)
+
+
+def test_refuses_an_unknown_recipe():
+    with pytest.raises(InputError, match="Did you mean paper"):
+        recipe_for("parl", "papers")
+
+
+def test_a_recipe_of_before_is_written_as_it_was_then():
+    """So that what was begun by an older version equals what the same options are now."""
+    written = Recipe(decay_at=(0.5,)).to_json()
+    assert set(written) == {
+        *("epochs", "batch_size", "optimizer", "learning_rate", "decay_at", "network"),
+        *("kernel_penalty", "noise_stddev", "max_shift"),
+    }
+    assert written["decay_at"] == [0.5]
+
+
+@pytest.mark.parametrize("method", AUTHORS)
+def test_what_is_written_of_a_recipe_is_enough_to_make_it_again(method):
+    recipe = recipe_for(method)
+    written = json.loads(json.dumps(recipe.to_json()))
+    decay_at = written.pop("decay_at")
+    assert Recipe(decay_at=None if decay_at is None else tuple(decay_at), **written) == recipe
