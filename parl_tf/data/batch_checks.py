@@ -82,7 +82,7 @@ class BatchCheck:
                 `PIXEL_TOLERANCE`; labels outside of the classes; NaN or infinite values, in
                 sample weights too.
         """
-        parts, labels, weights = self.unpack(_as_arrays(batch))
+        parts, labels, weights = self.unpack(as_arrays(batch))
         for images in parts:
             if images.size:
                 low, high = images.min(), images.max()  # NaN if any pixel is
@@ -210,9 +210,21 @@ def _check_pixel_type(images: Any) -> None:
         raise InputError(f"Expected float pixels in [0, 1]. Received: {dtype.name}.{hint}")
 
 
-def _as_arrays(batch: Any) -> tuple[Any, Any, Any]:
-    """A batch of arrays or eager tensors as NumPy's."""
+def as_arrays(batch: Any) -> tuple[Any, Any, Any]:
+    """A batch of arrays or of the tensors of any library, split as Keras does, as NumPy's.
+
+    Args:
+        batch: (images, labels) or (images, labels, sample weights); images may be a structure.
+
+    Returns:
+        Images, labels and sample weights; None for what is not there.
+    """
     images, *others = keras.utils.unpack_x_y_sample_weight(batch)
-    images = keras.tree.map_structure(np.asarray, images)
-    labels, weights = (None if part is None else np.asarray(part) for part in others)
+    images = keras.tree.map_structure(_as_array, images)
+    labels, weights = (None if part is None else _as_array(part) for part in others)
     return images, labels, weights
+
+
+def _as_array(value: Any) -> np.ndarray:
+    """NumPy's array of a value; PyTorch's tensors are copied from their device."""
+    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)

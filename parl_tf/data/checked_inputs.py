@@ -4,14 +4,18 @@ XLA drops assertions from a graph, and Keras turns XLA on by itself where there 
 pipeline always runs on the CPU and without XLA: a check in it is never dropped.
 """
 
+import itertools
 import types
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from parl_tf.data.batch_checks import BatchCheck
+from parl_tf.data.batch_checks import BatchCheck, as_arrays
+from parl_tf.errors import InputError
+
+_PEEKED = 2  # batches, as many as Keras reads to learn their types and shapes
 
 
 def checked_input(
@@ -19,8 +23,8 @@ def checked_input(
 ) -> tuple[Any, bool]:
     """What to give to Keras instead of `x`, so that each batch is checked on its way.
 
-    Arrays are checked here and now. Of anything else nothing is read: its batches are checked
-    when Keras reads them, in the same order and as many.
+    Arrays are checked here and now. Of anything else nothing is read that Keras would not have
+    read: its batches are checked when Keras reads them, in the same order and as many.
 
     Args:
         check: What the model expects of its batches.
@@ -30,12 +34,13 @@ def checked_input(
 
     Returns:
         `x` or what stands for it, and whether its batches are checked. They are not where the
-        input pipeline is out of reach: in data sets that are distributed already, and in those of
-        other libraries.
+        input pipeline is out of reach, in data sets that are distributed already.
 
     Raises:
         InputError: Arrays, or batches by their specification, that cannot be used.
     """
+    if _is_of_torch_or_grain(x):
+        x = _data_set_of(x)
     if isinstance(x, tf.data.Dataset):
         check.unpack(x.element_spec)
 
@@ -98,3 +103,50 @@ def _checked_generator(check: BatchCheck, batches: Generator) -> Generator[Any, 
     for batch in batches:
         check.check(batch)
         yield batch
+
+
+def _is_of_torch_or_grain(x: Any) -> bool:
+    """Whether Keras takes `x` for a data set of PyTorch or Grain; by names, as it does itself."""
+    names, modules = ("DataLoader", "MapDataset", "IterDataset"), ("torch.utils.data", "grain.")
+    return any(
+        parent.__name__ in names and parent.__module__.startswith(modules)
+        for parent in type(x).__mro__
+    )
+
+
+def _data_set_of(batches: Any) -> tf.data.Dataset:
+    """A data set of PyTorch or Grain as one of TensorFlow: a pass over it is a pass over that.
+
+    As in Keras, the first batches are read an additional time; PyTorch's data loaders say how many
+    batches there are, if their own data set does, and no others.
+
+    Raises:
+        InputError: No batch, or batches that have no type and number of dimensions in common.
+    """
+    length = len(batches) if hasattr(getattr(batches, "dataset", None), "__len__") else None
+
+    def arrays() -> Iterable[Any]:
+        for batch in itertools.islice(batches, length):
+            images, *others = as_arrays(batch)
+            images = tuple(images) if isinstance(images, list) else images
+            yield (images, *(part for part in others if part is not None))
+
+    first = list(itertools.islice(arrays(), _PEEKED))
+    if not first:
+        raise InputError("Expected batches of images and labels. Received: data without a batch.")
+    signature = keras.tree.map_structure(_common_spec, *first)
+    data_set = tf.data.Dataset.from_generator(arrays, output_signature=signature)
+    if length is None:
+        return data_set
+    return data_set.apply(tf.data.experimental.assert_cardinality(length))
+
+
+def _common_spec(*arrays: Any) -> tf.TensorSpec:
+    """What arrays of several batches have in common, of any number of examples."""
+    if any(not array.shape for array in arrays):
+        raise InputError("Expected batches of images and labels. Received: single examples.")
+    spec, *others = (tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in arrays)
+    common = spec.most_specific_common_supertype(others)
+    if common is None:
+        raise InputError(f"Expected batches of one kind. Received: {[spec, *others]}.")
+    return common

@@ -1,5 +1,6 @@
 """What no training may swallow, on every way that images come into one, with and without XLA."""
 
+import contextlib
 import re
 
 import keras
@@ -57,6 +58,51 @@ def batches_of(*arrays):
     return tf.data.Dataset.from_tensor_slices(arrays).batch(BATCH)
 
 
+class Tensor:
+    """What PyTorch's tensors on a GPU are to others: not arrays, before they are copied."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __array__(self, *arguments, **options):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+    def detach(self):
+        return self
+
+    def cpu(self):
+        return self.array
+
+
+class DataLoader:
+    """What is known here of PyTorch's, which is not installed: its names, and how it is read."""
+
+    def __init__(self, *arrays, sized=True):
+        self.batches = Batches(*arrays)
+        self.passes = 0
+        self.dataset = self.batches if sized else iter(())
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __iter__(self):
+        self.passes += 1
+        for index in range(len(self.batches)):
+            yield [Tensor(array) for array in self.batches[index]]
+
+
+class MapDataset(DataLoader):
+    """What is known here of Grain's, which is not installed."""
+
+    def __iter__(self):
+        self.passes += 1
+        for index in range(len(self.batches)):
+            yield tuple(self.batches[index])
+
+
+DataLoader.__module__ = "torch.utils.data.dataloader"
+MapDataset.__module__ = "grain._src.python.dataset.dataset"
+
 FEEDS = {
     "arrays": lambda *arrays: {
         **dict(zip(("x", "y", "sample_weight"), arrays, strict=False)),
@@ -76,6 +122,8 @@ FEEDS = {
         "x": Batches(*arrays, workers=2),
         "shuffle": False,
     },
+    "PyTorch": lambda *arrays: {"x": DataLoader(*arrays), "shuffle": False},
+    "Grain": lambda *arrays: {"x": MapDataset(*arrays, sized=False), "shuffle": False},
 }
 FED = pytest.mark.parametrize("feed", FEEDS)
 
@@ -142,7 +190,7 @@ def test_adversarial_training_does_not_project_what_is_no_image(fault, jit_compi
 
 
 @OFTEN_XLA
-@pytest.mark.parametrize("feed", ["arrays", "data set", "generator", "PyDataset"])
+@pytest.mark.parametrize("feed", ["arrays", "data set", "generator", "PyDataset", "PyTorch"])
 def test_evaluation_and_validation_are_checked_alike(feed, jit_compile):
     images, labels, expected = spoiled("0 to 255", count=BATCH)
     options = {"jit_compile": jit_compile}
@@ -193,7 +241,7 @@ def test_integer_pixels_are_refused_with_the_way_out(feed):
         ensemble_of().fit(**FEEDS[feed](images, labels), verbose=0)
 
 
-@pytest.mark.parametrize("feed", ["arrays", "data set", "generator", "PyDataset"])
+@pytest.mark.parametrize("feed", ["arrays", "data set", "generator", "PyDataset", "PyTorch"])
 def test_sample_weights_that_are_not_finite_are_refused(feed):
     images, labels = examples(BATCH)
     weights = np.array([1, 1, np.nan, 1], "float32")
@@ -328,6 +376,75 @@ def test_not_a_batch_more_is_read_than_keras_reads():
         model.fit(batches, epochs=2, steps_per_epoch=3, verbose=0, shuffle=False)
         counts.append(len(read))
     assert counts[0] == counts[1] <= 7
+
+
+@pytest.mark.parametrize("sized", [True, False])
+@pytest.mark.parametrize("kind", [DataLoader, MapDataset])
+def test_data_sets_of_other_libraries_train_as_the_same_batches_of_tensorflow(kind, sized):
+    images, labels = examples(3 * BATCH)
+    validation = kind(*examples(2 * BATCH, 5), sized=sized)
+    batches = kind(images, labels, sized=sized)
+    ours, theirs = ensemble_of(), ensemble_of()
+    # Without a length Keras says once that the data ended.
+    ends = contextlib.nullcontext() if sized else pytest.warns(UserWarning, match="ran out of data")
+    with ends:
+        found = ours.fit(
+            batches, epochs=3, validation_data=validation, verbose=0, shuffle=False
+        ).history
+        measured = ours.evaluate(validation, verbose=0)
+    expected = theirs.fit(
+        batches_of(images, labels),
+        epochs=3,
+        validation_data=batches_of(*examples(2 * BATCH, 5)),
+        verbose=0,
+        shuffle=False,
+    ).history
+    assert found == expected
+    assert measured[0] == expected["val_loss"][-1]
+    # One pass an epoch, and one to learn what the batches are.
+    assert (batches.passes, validation.passes) == (4, 4 + 2)
+
+
+def test_an_epoch_of_so_many_steps_goes_on_where_the_last_one_ended():
+    arrays = examples(3 * BATCH)
+    ours, theirs = ensemble_of(), ensemble_of()
+    for ensemble, batches in ((ours, DataLoader(*arrays)), (theirs, batches_of(*arrays).repeat())):
+        options = {"epochs": 3, "steps_per_epoch": 1, "verbose": 0, "shuffle": False}
+        ensemble.history_of_it = ensemble.fit(batches, **options).history
+    assert ours.history_of_it == theirs.history_of_it
+
+
+def test_pairs_of_other_libraries_are_pairs():
+    class Pairs(DataLoader):
+        def __iter__(self):
+            yield [[Tensor(images), Tensor(partners)], Tensor(labels)]
+
+    images, labels = examples(BATCH)
+    partners = images[::-1].copy()
+    ensemble = ensemble_of(parl_tf.DVERGE, num_steps=1)
+    ensemble.fit(Pairs(images, labels), verbose=0, shuffle=False)
+    partners[0, 0, 0, 0] = 7
+    with pytest.raises(InputError, match=r"Received: from 0\.\d+ to 7\.0"):
+        ensemble.fit(Pairs(images, labels), verbose=0, shuffle=False)
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        ([], "data without a batch"),
+        ([(np.zeros((8, 8, 3), "float32"), np.int64(0))], "Received: single examples"),
+        ([{"image": np.zeros((BATCH, 8, 8, 3)), "label": np.zeros(BATCH)}], "a dictionary"),
+        ([np.zeros((BATCH, 8, 8, 3), "float32")], "no labels"),
+        ([examples(4), (np.zeros((4, 192), "float32"), np.zeros(4))], "batches of one kind"),
+    ],
+)
+def test_what_is_no_batch_of_another_library_is_refused(batches, message):
+    class Given(MapDataset):
+        def __iter__(self):
+            return iter(batches)
+
+    with pytest.raises(InputError, match=message):
+        ensemble_of().fit(Given(*examples(BATCH), sized=False), verbose=0, shuffle=False)
 
 
 @OFTEN_XLA
