@@ -35,12 +35,11 @@ from parl_tf.training.folders import (
     find_checkpoints,
     finish_run,
     is_finished,
-    read_config,
 )
 from parl_tf.training.locks import locked
 from parl_tf.training.progress import TimeLeft
 from parl_tf.training.recipes import Recipe, recipe_of
-from parl_tf.training.warm_start import begin_from
+from parl_tf.training.warm_start import begin_from, check_own_start
 
 _log = logging.getLogger(__name__)
 OWN_START = "start"  # in the folder of a run that needs a trained ensemble to begin from
@@ -140,8 +139,8 @@ def train(
         InputError: An argument that cannot be used, or a start of another network, number of
             classes or number of members.
         ExistingRunError: `out` holds a finished run, or something that is not a run; another
-            process is at work in it; or its checkpoints cannot be continued and are not to be
-            thrown away.
+            process is at work in it; its checkpoints cannot be continued and are not to be
+            thrown away; or the start in it is of another training or another network.
         MissingFileError: Nothing to start from at `start_from`.
         UnreadableFileError: What is there cannot be read.
         DivergedError: The loss became infinite or NaN; the run stays unfinished.
@@ -155,8 +154,6 @@ def train(
     started = _started(ensemble, start_from, seed)
     config = _configuration(method, ensemble, dataset, recipe, seed, started)
     own_start = folder / OWN_START if started == {"run": OWN_START} else None
-    if own_start:
-        _check_start(own_start, config)
     _training_batches(ensemble, dataset, recipe, seed, 0)  # what these refuse ends here
     _validation_batches(dataset.validation)
     with locked(folder):
@@ -177,6 +174,8 @@ def train(
         if continued:
             _log.info("%s: continuing after %d of %d epochs.", folder, epoch, recipe.epochs)
         else:
+            if own_start:
+                check_own_start(ensemble, own_start, config)
             begin_run(folder, config)
             if own_start:
                 _train_start(own_start, method, dataset, recipe, num_members, seed, verbose)
@@ -265,27 +264,6 @@ def _fit(ensemble, batches, dataset, recipe, folder, initial_epoch, callbacks, v
         )
     finally:
         lines.on_train_end()  # which `fit` does not get to when interrupted
-
-
-def _check_start(folder, config):
-    """Raises if a start is there that is not the one that a run of this configuration trains."""
-    if not is_finished(folder):
-        return
-    found = read_config(folder)
-    expected = {key: config[key] for key in ("seed", "num_members", "recipe", "deterministic")}
-    kept = {**expected, "method": "unprotected", **_flat(config["dataset"])}
-    there = {**found, **_flat(found["dataset"])}
-    for key, value in kept.items():
-        if key in there and there[key] != value:
-            raise ExistingRunError(
-                f"{folder} holds the start of another training: its {key} is another one. "
-                "Expected a new folder; nothing was changed."
-            )
-
-
-def _flat(dataset):
-    """What a configuration says of its data, by names of its own."""
-    return {f"dataset {key}": value for key, value in dataset.items()}
 
 
 def _train_start(folder, method, dataset, recipe, num_members, seed, verbose):

@@ -2,14 +2,25 @@
 
 import itertools
 import os
+import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 
 from parl_tf.defences.base import Ensemble
-from parl_tf.errors import InputError
+from parl_tf.errors import ExistingRunError, InputError, UnreadableFileError
 from parl_tf.graphs.weights import copy_weights
-from parl_tf.training.folders import load_model
+from parl_tf.training.folders import (
+    MODEL,
+    check_checkpoint,
+    find_checkpoints,
+    holds_run,
+    is_finished,
+    load_model,
+    read_config,
+    read_model,
+)
 
 
 def begin_from(ensemble: Ensemble, path: str | os.PathLike) -> dict[str, Any]:
@@ -42,17 +53,81 @@ def begin_from(ensemble: Ensemble, path: str | os.PathLike) -> dict[str, Any]:
         )
     pairs = list(zip(ensemble.members, start.members, strict=True))
     config = config or {}
-    for member, begun in pairs:
-        if difference := _difference(_anatomy(member), _anatomy(begun)):
-            raise InputError(
-                f"Expected a start of the same network, input and normalisation. Received: another "
-                f"one in {path}, {config.get('recipe', {}).get('network', 'not said which')}, of "
-                f"this version or an earlier one; they first differ in {difference}. Train the "
-                "start anew by the same recipe and network, or name its network (--network)."
-            )
+    if difference := _first_difference(ensemble, start):
+        raise InputError(
+            f"Expected a start of the same network, input and normalisation. Received: another "
+            f"one in {path}, {config.get('recipe', {}).get('network', 'not said which')}, of "
+            f"this version or an earlier one; they first differ in {difference}. Train the "
+            "start anew by the same recipe and network, or name its network (--network)."
+        )
     for member, begun in pairs:
         copy_weights(begun, member)
     return {"run": str(path), **{key: config[key] for key in ("method", "seed") if key in config}}
+
+
+def check_own_start(ensemble: Ensemble, folder: pathlib.Path, config: Mapping[str, Any]) -> None:
+    """Raises unless what is there can become the start that a run trains for itself.
+
+    A finished start is taken as it is. An unfinished one of the same configuration is continued;
+    any other is begun anew, whatever it holds.
+
+    Args:
+        ensemble: What is to begin from it.
+        folder: The start's folder, which need not be there.
+        config: The configuration of the run that it is the start of.
+
+    Raises:
+        ExistingRunError: A finished start of another training, or one of another network: that of
+            this name may have been another one in an earlier version.
+        MissingFileError: A model without a configuration.
+        UnreadableFileError: A finished start that cannot be read.
+    """
+    finished = is_finished(folder)
+    if not finished and not holds_run(folder):
+        return
+    found = read_config(folder)
+    expected = {key: config[key] for key in ("seed", "num_members", "recipe", "deterministic")}
+    kept = {**expected, "method": "unprotected", **_flat(config["dataset"])}
+    there = {**found, **_flat(found["dataset"])}
+    others = [key for key, value in kept.items() if key in there and there[key] != value]
+    if finished and others:
+        raise ExistingRunError(
+            f"{folder} holds the start of another training: its {others[0]} is another one. "
+            "Expected a new folder; nothing was changed."
+        )
+    if not finished and (others or found.get("devices") != config["devices"]):
+        return
+    start = read_model(folder / MODEL) if finished else _continued(folder)
+    if start is not None and (difference := _first_difference(ensemble, start)):
+        raise ExistingRunError(
+            f"{folder} holds a start of another network: that of this name was another one in an "
+            f"earlier version, and they first differ in {difference}. Expected a new folder; "
+            f"nothing was changed. Without {folder} the start is trained anew."
+        )
+
+
+def _flat(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """What a configuration says of its data, by names of its own."""
+    return {f"dataset {key}": value for key, value in dataset.items()}
+
+
+def _continued(folder: pathlib.Path) -> keras.Model | None:
+    """The model that an unfinished run is continued with; None if it is begun anew."""
+    checkpoints = find_checkpoints(folder)
+    for epochs in sorted(checkpoints, reverse=True):
+        try:
+            check_checkpoint(checkpoints[epochs])
+            return read_model(checkpoints[epochs])
+        except UnreadableFileError:  # which is said when the run is continued
+            continue
+    return None
+
+
+def _first_difference(ensemble: Ensemble, start: keras.Model) -> str | None:
+    """Where members first differ from those of a start, as text; None if nowhere."""
+    pairs = zip(ensemble.members, getattr(start, "members", ()), strict=False)
+    differences = (_difference(_anatomy(member), _anatomy(begun)) for member, begun in pairs)
+    return next(filter(None, differences), None)
 
 
 def _difference(expected: list, found: list) -> str | None:

@@ -14,7 +14,14 @@ from parl_tf.errors import DivergedError, ExistingRunError, InputError, MissingF
 from parl_tf.files import sha256_of
 from parl_tf.training.checkpoints import Checkpoints
 from parl_tf.training.fitting import _optimizer, build_ensemble, train
-from parl_tf.training.folders import find_checkpoints, load_model, read_config, read_history
+from parl_tf.training.folders import (
+    find_checkpoints,
+    finish_run,
+    load_model,
+    read_config,
+    read_history,
+    save_checkpoint,
+)
 from parl_tf.training.locks import locked
 from parl_tf.training.recipes import Recipe, recipe_for
 from parl_tf.training.resuming import resume
@@ -174,6 +181,63 @@ def test_a_start_of_another_training_is_not_taken_for_ones_own(tmp_path, tiny_ne
     before = (out / "start" / "model.keras").stat().st_mtime_ns
     train("dverge", DIGITS, out, seed=1, **options)
     assert (out / "start" / "model.keras").stat().st_mtime_ns == before
+
+
+def of_another_network(model):
+    """The same layers and weights, and another activation, as a network was in an older version."""
+    networks = [keras.Model.from_config(rectified(member.get_config())) for member in model.members]
+    other = type(model)(networks)
+    other.compile(keras.optimizers.Adam(), model.loss)
+    other.set_weights(model.get_weights())
+    return other
+
+
+def rectified(config):
+    for layer in config["layers"]:
+        if layer["class_name"] == "Conv2D":
+            layer["config"]["activation"] = "tanh"
+    return config
+
+
+def contents(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_start_of_a_network_that_has_changed_is_refused_before_it_is_trained(
+    tmp_path, tiny_networks, monkeypatch, finished, resumed
+):
+    out = tmp_path / "run"
+    options = {"recipe": Recipe(epochs=2, batch_size=16), "num_members": 2, "verbose": 0}
+
+    def save_older(folder, model, epochs):
+        save_checkpoint(folder, of_another_network(model), epochs)
+        if not finished:
+            raise KeyboardInterrupt
+
+    def finish_older(folder, model):
+        finish_run(folder, of_another_network(model))
+        raise KeyboardInterrupt  # before the run itself began
+
+    with monkeypatch.context() as older:
+        older.setattr("parl_tf.training.checkpoints.save_checkpoint", save_older)
+        older.setattr("parl_tf.training.finish_run", finish_older)
+        with pytest.raises(KeyboardInterrupt):
+            train("dverge", DIGITS, out, **options)
+    before = contents(out)
+    assert ("start/model.keras" if finished else "start/checkpoint-0001.keras") in before
+    with pytest.raises(ExistingRunError, match=r"start of another network.*'tanh'.* there"):
+        resume(out, verbose=0) if resumed else train("dverge", DIGITS, out, **options)
+    assert contents(out) == before
+    if not finished:
+        (out / "start" / "checkpoint-0001.keras").write_bytes(b"")  # which is begun anew
+        train("dverge", DIGITS, out, **options)
+        assert (out / "model.keras").exists()
 
 
 class InterruptedIn(keras.callbacks.Callback):
