@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
+from parl_tf.defences.former_arguments import completed
 from parl_tf.errors import InputError
 from parl_tf.report.collection import Collection, Measurement, Result
 from parl_tf.report.labels import plain
@@ -151,13 +152,19 @@ def _check_settings(group: Sequence[Described]) -> None:
             _check_equal(same, weights, lambda item: item.record.target.fingerprint)
         first = alike[0]
         for item in alike[1:]:
-            difference = _difference(first.record.target.config, item.record.target.config)
+            difference = _difference(_configuration(first), _configuration(item))
             if difference:
                 name, there, here = difference
                 raise InputError(
                     f"Expected targets of {setting} that differ in their seeds only. Received: "
                     f"{name} {there!r} ({first.source.file}), {here!r} ({item.source.file})."
                 )
+
+
+def _configuration(item: Described) -> dict[str, Any] | None:
+    """How a target was trained, with what its version did not have yet; None if not known."""
+    config = item.record.target.config
+    return None if config is None else completed(config)
 
 
 def _difference(one: Any, other: Any, name: str = "") -> tuple[str, Any, Any] | None:

@@ -11,10 +11,10 @@ from typing import Any
 import keras
 
 from parl_tf.defences.base import Ensemble
+from parl_tf.defences.former_arguments import completed
 from parl_tf.errors import UnreadableFileError
 from parl_tf.training.folders import (
     check_checkpoint,
-    completed,
     cut_history,
     find_checkpoints,
     holds_run,

@@ -213,14 +213,6 @@ def _declared_size(weights: bytes) -> int:
     return sum(map(int, sizes))
 
 
-def completed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's configuration, with the arguments that came after it as they were before."""
-    method, arguments = config.get("method"), config.get("arguments")
-    if not isinstance(method, str) or method not in METHODS or not isinstance(arguments, Mapping):
-        return dict(config)
-    return {**config, "arguments": {**METHODS[method].former_arguments, **arguments}}
-
-
 def read_config(folder: str | os.PathLike) -> dict[str, Any]:
     """Reads the configuration of a run.
 

@@ -9,11 +9,12 @@ import keras
 
 from parl_tf.data.datasets import load_dataset
 from parl_tf.defences.base import Ensemble
+from parl_tf.defences.former_arguments import completed
 from parl_tf.errors import ExistingRunError, InputError, UnreadableFileError
 from parl_tf.runtime.determinism import enable_determinism, is_deterministic
 from parl_tf.runtime.devices import spread_over
 from parl_tf.training.fitting import OWN_START, build_ensemble, train
-from parl_tf.training.folders import completed, is_finished, read_config
+from parl_tf.training.folders import is_finished, read_config
 from parl_tf.training.recipes import PAPER, Recipe
 
 _MOST_DEVICES = 256

@@ -278,10 +278,11 @@ def test_tool_ends_in_a_message(tmp_path, monkeypatch, capsys, arguments, status
     assert not (tmp_path / "out").exists()
 
 
-def test_help_does_not_wait_for_tensorflow():
+def test_neither_help_nor_a_report_waits_for_tensorflow():
     code = (
         "import sys; sys.argv = ['parl-report', '--help']\n"
         "from parl_tf.cli.report import main\n"
+        "import parl_tf.report.writing\n"
         "try:\n    main()\n"
         "except SystemExit as end:\n"
         "    assert end.code == 0\n"

@@ -7,6 +7,7 @@ import pytest
 from report_records import card, config, data_of, diversity, hyperparameters, record, surrogate
 from report_records import write_records as write
 
+from parl_tf.defences.former_arguments import FORMER_ARGUMENTS
 from parl_tf.errors import ExistingRunError, InputError, MissingFileError, UnreadableFileError
 from parl_tf.report.agreement import agreed
 from parl_tf.report.collection import collect
@@ -98,6 +99,29 @@ def test_seeds_may_differ_in_start_and_versions(tmp_path):
     assert (found.mean, found.seeds) == (50.0, 2)
     assert found.deviation == pytest.approx(70.71067811865476)
     assert found.text == "50.0 ± 70.7"
+
+
+FORMER = {
+    "dverge": {"distillation_moves_statistics": True},
+    "trs": {"move_half": False},
+    "guardian7": {"norms": "constant"},
+}
+
+
+@pytest.mark.parametrize("method", FORMER)
+def test_runs_of_before_and_after_an_argument_stand_in_one_table(tmp_path, method):
+    plain = config(method, 0)["arguments"]
+    former = FORMER_ARGUMENTS[method.rstrip("7")]
+    old, new = card(method, 0), card(method, 1, arguments={**plain, **former})
+    collection = read(tmp_path, a=[pgd(old)], b=[pgd(new, correct=[[0] * 40] * 2)])
+    (setting,) = collection.settings
+    found = cell(table1(collection), "CIFAR-10", setting, "PGD")
+    assert (found.mean, found.seeds) == (50.0, 2)
+    for name, value in FORMER[method].items():
+        assert former[name] != value
+        other = card(method, 1, arguments={**plain, **former, name: value})
+        with pytest.raises(InputError, match=f"arguments.{name} {former[name]!r} .*{value!r} "):
+            read(tmp_path, a=[pgd(old)], b=[pgd(other)])
 
 
 def test_a_repeated_record_counts_once(tmp_path):
