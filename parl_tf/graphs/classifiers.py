@@ -48,11 +48,13 @@ def check_logits_classifier(model: object) -> None:
 
 
 def check_logits(answers: Any, who: str = "The model") -> None:
-    """Raises where a classifier's answers are probabilities, scaled or not.
+    """Raises where a classifier's answers are probabilities, scaled, negated or not.
 
-    Rows of probabilities have no negative value and one sum, whatever the image. Logits do so only
+    Rows of probabilities have values of one sign and one sum, whatever the image. Logits do so only
     where they are the same for all images, as those of a head that begins with zeros; rows that do
-    not vary are taken for probabilities if they sum to 1.
+    not vary are taken for probabilities if they sum to 1 or -1. Log-probabilities, which are
+    logits, have other sums. Sigmoids that the graph does not show cannot be told from logits: their
+    rows have other sums too.
 
     Args:
         answers: Array (images, classes), of a few different images. With values that are not
@@ -63,8 +65,10 @@ def check_logits(answers: Any, who: str = "The model") -> None:
         InputError: They are probabilities.
     """
     answers = np.asarray(answers, "float64")
-    if not np.isfinite(answers).all() or answers.min() < 0:
+    if not np.isfinite(answers).all() or answers.min() < 0 < answers.max():
         return
+    sign, what = (-1, "positive") if answers.min() < 0 else (1, "negative")
+    answers = sign * answers
     sums = answers.sum(axis=1)
     level = sums.mean()
     if not level or np.ptp(sums) > _ROUNDING * level:
@@ -74,7 +78,7 @@ def check_logits(answers: Any, who: str = "The model") -> None:
     varies = variation > max(10 * np.ptp(sums), 1e-6 * level)
     if varies or abs(level - 1) <= max(1e-3, 2 * np.ptp(sums)):
         raise InputError(
-            _probabilities_message(who, f": no value is negative and rows sum to {level:.3g}")
+            _probabilities_message(who, f": no value is {what} and rows sum to {sign * level:.3g}")
         )
 
 

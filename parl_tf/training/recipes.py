@@ -123,7 +123,8 @@ AUTHORS = {
         noise_stddev=0.045,
     ),
     # github.com/zjysteven/DVERGE. What differs: it initialises kernels by fan-out, here it is by
-    # fan-in (he_normal), as for all methods.
+    # fan-in (he_normal), as for all methods; and its distillation moves the moving statistics of
+    # batch normalisation, here only with distillation_moves_statistics=True.
     "dverge": Recipe(
         optimizer="sgd",
         learning_rate=0.1,

@@ -61,6 +61,8 @@ ENDS = {
     "lambda behind": lambda x: keras.layers.Lambda(lambda y: y)(softmax(x)),
     "reshaped": lambda x: keras.ops.reshape(softmax(x), (-1, NUM_CLASSES)),
     "multiplied": lambda x: 3.0 * softmax(x),
+    "negated": lambda x: -softmax(x),
+    "negated and shrunk": lambda x: -0.1 * opaque(x),
     "a subclassed model": lambda x: Softened()(x),
     "a nested model": lambda x: keras.Sequential([keras.layers.Rescaling(2.0)])(softmax(x)),
     "saturated": lambda x: 2.0 * opaque(30.0 * x),
@@ -90,14 +92,17 @@ def test_probabilities_are_refused_by_ensembles_evaluation_and_attacks(end):
         parl_tf.FGSM()(model, IMAGES, LABELS, epsilon=0.1)
 
 
-@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
-def test_functions_that_rescale_probabilities_are_refused_by_attacks(scale):
+@pytest.mark.parametrize(
+    ("scale", "sign"),
+    [(0.5, "negative"), (1.0, "negative"), (2.0, "negative"), (-1.0, "positive")],
+)
+def test_functions_that_rescale_probabilities_are_refused_by_attacks(scale, sign):
     network = network_with(lambda x: x)
 
     def function(images):
         return scale * tf.nn.softmax(network(images))
 
-    with pytest.raises(InputError, match="The model returns probabilities: no value is negative"):
+    with pytest.raises(InputError, match=f"The model returns probabilities: no value is {sign}"):
         parl_tf.FGSM()(function, IMAGES, LABELS, epsilon=0.1)
 
 
@@ -112,7 +117,8 @@ LEGITIMATE = {
     "tempered": lambda x: keras.layers.Rescaling(0.5, 1.0)(x),
     "rectified": lambda x: keras.layers.ReLU()(x),
     "log-softmax": lambda x: keras.ops.log_softmax(x),
-    "negative": lambda x: -softmax(x),
+    "negative": lambda x: -keras.ops.softplus(x),
+    "distances": lambda x: -keras.ops.square(x),
     "bounded": lambda x: 10.0 * keras.ops.tanh(x),
     "squared": lambda x: keras.ops.square(x),
     "of sum zero": lambda x: x - keras.ops.mean(x, axis=-1, keepdims=True),
@@ -132,6 +138,8 @@ def test_constant_logits_are_taken_unless_they_sum_to_one():
     check_logits(np.tile([0.0, 0.0, 0.0], (4, 1)))
     with pytest.raises(InputError, match="rows sum to 1"):
         check_logits(np.tile([0.0, 1.0, 0.0], (4, 1)))
+    with pytest.raises(InputError, match="rows sum to -1"):
+        check_logits(np.tile([-0.25, -0.5, -0.25], (4, 1)))
 
 
 def test_logits_that_hardly_vary_are_taken():
@@ -139,13 +147,14 @@ def test_logits_that_hardly_vary_are_taken():
     for scale in (1e-6, 1e-4, 1e-3):
         for _ in range(200):
             check_logits(2 + scale * generator.normal(size=(6, 2)))
+            check_logits(-2 + scale * generator.normal(size=(6, 2)))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("classes", [2, 10, 1000])
 def test_probabilities_of_every_precision_and_scale_are_found(dtype, classes):
     logits = np.random.default_rng(0).normal(size=(6, classes)) * 3
-    for scale in (0.1, 1.0, 2.0, 100.0):
+    for scale in (-1.0, 0.1, 1.0, 2.0, 100.0):
         probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         with pytest.raises(InputError, match="returns probabilities"):
             check_logits((scale * probabilities).astype(dtype))

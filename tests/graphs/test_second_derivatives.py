@@ -310,9 +310,29 @@ def test_other_types_are_taken(dtype):
         keras.config.set_dtype_policy("float32")
 
 
-def test_a_layer_of_unseeded_draws_is_not_refused():
-    noise = layers.Lambda(lambda x: x * tf.random.uniform(tf.shape(x)))
-    parl_tf.GAL([network(0, noise), network(1)])
+def test_a_layer_of_unseeded_draws_is_not_refused(monkeypatch):
+    verdicts = {}
+
+    def kept(call):
+        verdicts[call.operation.name] = judged(call)
+        return verdicts[call.operation.name]
+
+    monkeypatch.setattr(second_derivatives, "judged", kept)
+
+    @tf.custom_gradient
+    def drawn(x):
+        noise = tf.random.uniform(tf.shape(x))
+        return x**3 * noise, lambda upstream: upstream * 3 * tf.stop_gradient(x) ** 2 * noise
+
+    def noisy(name, draws):
+        return layers.Lambda(lambda x: drawn(x) if draws else cubed_once(x), name=name)
+
+    # Differences of what draws anew are no measure, even where the derivative is missing.
+    parl_tf.GAL([network(0, noisy("drawing", True)), network(1)])
+    assert verdicts["drawing"].fault is None
+    with pytest.raises(InputError, match="'still'"):
+        parl_tf.GAL([network(0, noisy("still", False)), network(1)])
+    assert verdicts["still"].fault == "is missing"
 
 
 def test_a_layer_that_changed_since_it_was_made_is_judged_as_it_is():
