@@ -226,7 +226,7 @@ def test_a_start_of_a_network_that_has_changed_is_refused_before_it_is_trained(
 
     with monkeypatch.context() as older:
         older.setattr("parl_tf.training.checkpoints.save_checkpoint", save_older)
-        older.setattr("parl_tf.training.finish_run", finish_older)
+        older.setattr("parl_tf.training.fitting.finish_run", finish_older)
         with pytest.raises(KeyboardInterrupt):
             train("dverge", DIGITS, out, **options)
     before = contents(out)
