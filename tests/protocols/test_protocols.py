@@ -5,8 +5,7 @@ import pytest
 
 import parl_tf
 from parl_tf.attacks import ATTACKS
-from parl_tf.attacks.fgsm import FGSM
-from parl_tf.attacks.pgd import PGD
+from parl_tf.attacks.iterative import FGSM, PGD
 from parl_tf.errors import InputError
 from parl_tf.evaluation.cases import Case
 from parl_tf.protocols import PROTOCOLS
