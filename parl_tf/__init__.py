@@ -27,12 +27,8 @@ def _is_tool() -> bool:
 if not _is_tool():
     check_backend()  # the tools do so themselves, and end in a message
 
-    from parl_tf.attacks.bim import BIM
-    from parl_tf.attacks.fgsm import FGSM
-    from parl_tf.attacks.mdi2_fgsm import MDI2FGSM
-    from parl_tf.attacks.mi_fgsm import MIFGSM
-    from parl_tf.attacks.mim import MIM
-    from parl_tf.attacks.pgd import PGD
+    from parl_tf.attacks.iterative import BIM, FGSM, PGD
+    from parl_tf.attacks.momentum import MDI2FGSM, MIFGSM, MIM
     from parl_tf.attacks.sgm import SGM
     from parl_tf.attacks.uniform_noise import UniformNoise
     from parl_tf.data.batches import paired_batches, training_batches

@@ -29,6 +29,23 @@ def check_choice(kind: str, name: object, choices: Iterable[str]) -> None:
     )
 
 
+def check_at_least(name: str, value: object, least: int) -> None:
+    """Raises an error unless `value` is an integer of at least `least`.
+
+    Args:
+        name: What it is, for the message ("num_steps").
+        value: The number.
+        least: The smallest one allowed.
+
+    Raises:
+        InputError: `value` is smaller, or no integer.
+    """
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise InputError(f"Expected {name} as an integer. Received: {value!r}.")
+    if value < least:
+        raise InputError(f"Expected {name} of at least {least}. Received: {value}.")
+
+
 def check_seed(seed: int) -> None:
     """Raises InputError unless `seed` is an integer from 0 to 2**31 - 1."""
     if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**31:

@@ -1,20 +1,157 @@
-"""Attacks by name. A new one is a file beside this one and a line here."""
+"""Attacks by name, and what each of them is. A new one is a file beside this one and an entry here.
 
+Nothing here imports TensorFlow, so that reports and `--help` know the attacks without it.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+from parl_tf.errors import InputError
 from parl_tf.registry import Registry
 
-ATTACKS = Registry(
-    "attack",
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttackEntry:
+    """What is known of an attack without importing it.
+
+    Attributes:
+        path: Its class, as "package.module:Class".
+        label: Its name in papers and tables.
+        gradient_based: Whether it follows the gradient of a loss through the model. White-box
+            worst cases are over all attacks that do.
+        control: Whether it is no attack but a control, which ignores the model.
+        transfer_oriented: Whether it is made to fool other models than the one that it is crafted
+            on.
+        takes_restarts: Whether it draws at random, and so can be run several times.
+        one_step: Whether it takes a single step along the gradient.
+        in_paper: Whether it is a column of Table 1 of PARL, arXiv 2112.04948.
+    """
+
+    path: str
+    label: str
+    gradient_based: bool
+    control: bool = False
+    transfer_oriented: bool = False
+    takes_restarts: bool = False
+    one_step: bool = False
+    in_paper: bool = False
+
+
+class AttackRegistry(Registry):
+    """A mapping from attacks' names to their classes, with an `AttackEntry` for each.
+
+    Args:
+        entries: By name, in the order of tables.
+
+    Attributes:
+        entries: The same, with what was registered since.
+
+    Example:
+        >>> from parl_tf.attacks import ATTACKS
+        >>> [name for name, entry in ATTACKS.entries.items() if entry.in_paper]
+        ['fgsm', 'bim', 'mim', 'pgd']
+        >>> ATTACKS.entries["mdi2-fgsm"].label
+        'M-DI2-FGSM'
+    """
+
+    def __init__(self, entries: Mapping[str, AttackEntry]) -> None:
+        super().__init__("attack", {})
+        self.entries: dict[str, AttackEntry] = {}
+        for name, entry in entries.items():
+            self.register(name, entry)
+
+    def register(self, name: str, entry: AttackEntry) -> None:
+        """Adds an attack, such as one of your own, which reports and checks then know.
+
+        Args:
+            name: Its name, that of its class's attribute `name`.
+            entry: What it is.
+
+        Raises:
+            InputError: A name that is taken.
+        """
+        if name in self.entries:
+            raise InputError(f"Expected a new name of an attack. Received: {name!r}, which exists.")
+        self.entries[name] = entry
+        self._entries[name] = entry.path
+
+
+ATTACKS = AttackRegistry(
     {
-        "fgsm": "parl_tf.attacks.fgsm:FGSM",
-        "bim": "parl_tf.attacks.bim:BIM",
-        "mim": "parl_tf.attacks.mim:MIM",
-        "pgd": "parl_tf.attacks.pgd:PGD",
-        "mi-fgsm": "parl_tf.attacks.mi_fgsm:MIFGSM",
-        "mdi2-fgsm": "parl_tf.attacks.mdi2_fgsm:MDI2FGSM",
-        "sgm": "parl_tf.attacks.sgm:SGM",
-        "uniform-noise": "parl_tf.attacks.uniform_noise:UniformNoise",
-        "apgd": "parl_tf.attacks.apgd:APGD",
-        "square": "parl_tf.attacks.square:Square",
-        "hop-skip-jump": "parl_tf.attacks.hop_skip_jump:HopSkipJump",
-    },
+        "fgsm": AttackEntry(
+            path="parl_tf.attacks.iterative:FGSM",
+            label="FGSM",
+            gradient_based=True,
+            one_step=True,
+            in_paper=True,
+        ),
+        "bim": AttackEntry(
+            path="parl_tf.attacks.iterative:BIM",
+            label="BIM",
+            gradient_based=True,
+            in_paper=True,
+        ),
+        "mim": AttackEntry(
+            path="parl_tf.attacks.momentum:MIM",
+            label="MIM",
+            gradient_based=True,
+            transfer_oriented=True,
+            in_paper=True,
+        ),
+        "pgd": AttackEntry(
+            path="parl_tf.attacks.iterative:PGD",
+            label="PGD",
+            gradient_based=True,
+            takes_restarts=True,
+            in_paper=True,
+        ),
+        "mi-fgsm": AttackEntry(
+            path="parl_tf.attacks.momentum:MIFGSM",
+            label="MI-FGSM",
+            gradient_based=True,
+            transfer_oriented=True,
+        ),
+        "mdi2-fgsm": AttackEntry(
+            path="parl_tf.attacks.momentum:MDI2FGSM",
+            label="M-DI2-FGSM",
+            gradient_based=True,
+            transfer_oriented=True,
+            takes_restarts=True,
+        ),
+        "sgm": AttackEntry(
+            path="parl_tf.attacks.sgm:SGM",
+            label="SGM",
+            gradient_based=True,
+            transfer_oriented=True,
+            takes_restarts=True,
+        ),
+        "apgd": AttackEntry(
+            path="parl_tf.attacks.art.apgd:APGD",
+            label="APGD",
+            gradient_based=True,
+            takes_restarts=True,
+        ),
+        "square": AttackEntry(
+            path="parl_tf.attacks.art.square:Square",
+            label="Square",
+            gradient_based=False,
+            takes_restarts=True,
+        ),
+        "hop-skip-jump": AttackEntry(
+            path="parl_tf.attacks.art.hop_skip_jump:HopSkipJump",
+            label="HopSkipJump",
+            gradient_based=False,
+            takes_restarts=True,
+        ),
+        "uniform-noise": AttackEntry(
+            path="parl_tf.attacks.uniform_noise:UniformNoise",
+            label="uniform noise",
+            gradient_based=False,
+            control=True,
+            takes_restarts=True,
+        ),
+    }
 )
+
+PAPER_ATTACKS = tuple(name for name, entry in ATTACKS.entries.items() if entry.in_paper)
+"""Names of the attacks of PARL's Table 1, in the order of its columns."""

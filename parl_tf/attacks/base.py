@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from parl_tf.arguments import check_seed
+from parl_tf.arguments import check_at_least, check_seed
 from parl_tf.attacks.members import Logits, MemberLogits, count_classes, member_logits, members_of
 from parl_tf.data.examples import Split, check_examples
 from parl_tf.errors import InputError
@@ -58,6 +58,9 @@ class Attack(abc.ABC):
     random_start: ClassVar[bool] = False
     in_graph: ClassVar[bool] = True
     restarts: int = dataclasses.field(default=1, init=False)
+
+    def __post_init__(self) -> None:
+        check_at_least("restarts", self.restarts, 1)
 
     @abc.abstractmethod
     def perturb(self, model: MemberLogits, batch: Batch) -> tf.Tensor:
@@ -109,7 +112,13 @@ class Attack(abc.ABC):
         return Crafter(self, model)
 
     def __call__(
-        self, model: keras.Model | Logits, images: Any, labels: Any, *, epsilon: float, **options
+        self,
+        model: keras.Model | Logits,
+        images: Any,
+        labels: Any,
+        *,
+        epsilon: float,
+        **options: int,
     ) -> np.ndarray:
         """Crafts adversarial examples once: `prepare`, then `Crafter.__call__`."""
         return self.prepare(model)(images, labels, epsilon=epsilon, **options)
@@ -158,8 +167,7 @@ class Crafter:
         self._attack.check_epsilon(epsilon)
         epsilon = strength(epsilon)
         check_seed(seed)
-        if batch_size < 1:
-            raise InputError(f"Expected batch_size of at least 1. Received: {batch_size}.")
+        check_at_least("batch_size", batch_size, 1)
         if not 0 <= restart < self._attack.restarts:
             raise InputError(
                 f"Expected restart from 0 to {self._attack.restarts - 1}. Received: {restart}."
@@ -215,7 +223,14 @@ class Crafter:
             directions = np.array([np.random.default_rng(s).uniform(-1, 1, shape) for s in sources])
         return directions.astype("float32"), keys.astype("uint32").view("int32")
 
-    def _craft(self, images, labels, directions, epsilon, keys):
+    def _craft(
+        self,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        directions: tf.Tensor,
+        epsilon: tf.Tensor,
+        keys: tf.Tensor,
+    ) -> tf.Tensor:
         """The attack's own steps between a start in the ball and a last projection onto it."""
         start = project(images + epsilon * directions, images, epsilon)
         batch = Batch(images, labels, start, epsilon, keys)
@@ -233,12 +248,6 @@ def strength(epsilon: Any) -> float:
         raise InputError(
             f"Expected epsilon as a number such as 8 / 255. Received: {epsilon!r}."
         ) from None
-
-
-def check_restarts(restarts: int) -> None:
-    """Raises InputError unless an attack can be run that many times."""
-    if restarts < 1:
-        raise InputError(f"Expected restarts of at least 1. Received: {restarts}.")
 
 
 def _check_result(adversarial: np.ndarray, images: np.ndarray, epsilon: float) -> None:

@@ -1,11 +1,13 @@
-"""Attacks along the gradient of a loss: what the loss is, and how members are fused in it."""
+"""Attacks along the gradient of a loss: the loss, how members are fused in it, and one step."""
 
 import dataclasses
 
+import numpy as np
 import tensorflow as tf
+from cleverhans.tf2.utils import clip_eta, optimize_linear
 
 from parl_tf.arguments import check_choice
-from parl_tf.attacks.base import Attack
+from parl_tf.attacks.base import Attack, Batch
 from parl_tf.attacks.members import MemberLogits
 from parl_tf.tensors import log_mean_probability
 
@@ -34,6 +36,7 @@ class GradientAttack(Attack):
     fusion: str = "probabilities"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("loss", self.loss, LOSSES)
         check_choice("fusion", self.fusion, FUSIONS)
 
@@ -56,13 +59,53 @@ class GradientAttack(Attack):
             return self._losses(labels, tf.nn.log_softmax(tf.reduce_mean(logits, axis=0)))
         return self._losses(labels, log_mean_probability(tf.unstack(logits)))
 
-    def _losses(self, labels, logits):
+    def _losses(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         """The loss of one classifier's log-probabilities, (batch,)."""
         if self.loss == "cross_entropy":
             return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         true = tf.one_hot(labels, logits.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
         highest_other = tf.reduce_max(tf.where(true, logits.dtype.min, logits), axis=-1)
         return highest_other - tf.gather(logits, labels, batch_dims=1)
+
+    def gradient(self, model: MemberLogits, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """Gradient of each image's loss with respect to its pixels.
+
+        Args:
+            model: From images to the members' log-probabilities, (members, batch, classes).
+            images: float32 (batch, height, width, channels), pixels in [0, 1].
+            labels: int64 (batch,), the true classes.
+
+        Returns:
+            float32 tensor of the shape of `images`.
+        """
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(images)
+            losses = self.objective(labels, model(images))
+        return tape.gradient(losses, images)
+
+
+def gradient_step(images: tf.Tensor, gradient: tf.Tensor, step_size: tf.Tensor) -> tf.Tensor:
+    """One step along the sign of the gradient, clipped to the pixel range.
+
+    CleverHans's `fast_gradient_method` on a gradient that was taken before. CleverHans's own takes
+    it in one `tf.function` for all models, which keeps a graph of each as long as the process
+    lives.
+
+    Args:
+        images: float32 (batch, height, width, channels), pixels in [0, 1].
+        gradient: Tensor of the same shape.
+        step_size: float32 scalar, in pixel units.
+
+    Returns:
+        Tensor of the shape of `images`.
+    """
+    return tf.clip_by_value(images + optimize_linear(gradient, step_size, np.inf), 0.0, 1.0)
+
+
+def into_ball(images: tf.Tensor, batch: Batch) -> tf.Tensor:
+    """Projects onto the ball and the pixel range, as CleverHans does after a step."""
+    perturbation = clip_eta(images - batch.images, np.inf, batch.epsilon)
+    return tf.clip_by_value(batch.images + perturbation, 0.0, 1.0)
 
 
 def fused_logits(model: MemberLogits, images: tf.Tensor) -> tf.Tensor:

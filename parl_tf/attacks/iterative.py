@@ -1,21 +1,48 @@
-"""Attacks of many small steps."""
+"""FGSM, BIM and PGD: one or many steps along the sign of the gradient."""
 
 import dataclasses
+from typing import ClassVar
 
-import numpy as np
 import tensorflow as tf
-from cleverhans.tf2.utils import clip_eta
 
+from parl_tf.arguments import check_at_least
 from parl_tf.attacks.base import Batch
-from parl_tf.attacks.gradient import GradientAttack
+from parl_tf.attacks.gradient import GradientAttack, gradient_step, into_ball
 from parl_tf.attacks.members import MemberLogits
-from parl_tf.attacks.steps import fast_gradient_method
 from parl_tf.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class FGSM(GradientAttack):
+    """Fast gradient sign method: one step of epsilon from the clean image.
+
+    Attributes and errors are those of `GradientAttack`.
+
+    Source: Goodfellow et al. 2015, arXiv 1412.6572; CleverHans.
+
+    Example:
+        A classifier that says which colour of an image is brightest:
+
+        >>> import keras, numpy as np, parl_tf
+        >>> mean = keras.layers.GlobalAveragePooling2D()
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), mean])
+        >>> images = np.full((2, 8, 8, 3), [0.6, 0.5, 0.4], "float32")
+        >>> adversarial = parl_tf.FGSM()(model, images, np.array([0, 0]), epsilon=0.1)
+        >>> np.round(adversarial[0, 0, 0], 2).tolist()  # of the true class's colour less
+        [0.5, 0.6, 0.5]
+    """
+
+    name: ClassVar[str] = "fgsm"
+
+    def perturb(self, model: MemberLogits, batch: Batch) -> tf.Tensor:
+        """One step."""
+        gradient = self.gradient(model, batch.images, batch.labels)
+        return gradient_step(batch.images, gradient, batch.epsilon)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class IterativeAttack(GradientAttack):
-    """An attack of several steps of one size.
+    """An attack of several steps of one size along the sign of the gradient.
 
     Attributes:
         num_steps: Number of steps.
@@ -23,7 +50,7 @@ class IterativeAttack(GradientAttack):
             other attributes are those of `GradientAttack`.
 
     Raises:
-        InputError: Fewer than one step, a step that is not positive, or what `GradientAttack`
+        InputError: Fewer than one step, a step size outside (0, 1], or what `GradientAttack`
             refuses.
     """
 
@@ -32,8 +59,7 @@ class IterativeAttack(GradientAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_steps < 1:
-            raise InputError(f"Expected num_steps of at least 1. Received: {self.num_steps}.")
+        check_at_least("num_steps", self.num_steps, 1)
         if self.step_size is not None and not 0 < self.step_size <= 1:
             raise InputError(f"Expected step_size in (0, 1]. Received: {self.step_size}.")
 
@@ -49,31 +75,66 @@ class IterativeAttack(GradientAttack):
         """Size of a step in a ball of radius `epsilon`, both float32 scalars in pixel units."""
         return epsilon / 5.0 if self.step_size is None else tf.constant(self.step_size)
 
-    def descend(self, model: MemberLogits, batch: Batch) -> tf.Tensor:
-        """CleverHans's projected gradient descent, from a given start.
+    def perturb(self, model: MemberLogits, batch: Batch) -> tf.Tensor:
+        """CleverHans's projected gradient descent, from `batch.start`.
 
         CleverHans's own function draws its start from TensorFlow's global generator, so that a
         restart could not be repeated by itself, and takes epsilon as a Python number only, which
-        would cost a graph for each. These are its steps. Arguments and result are those of
-        `Attack.perturb`.
+        would cost a graph for each strength. These are its steps.
         """
+        step_size = self.step_for(batch.epsilon)
         adversarial = batch.start
         for _ in tf.range(self.num_steps):
-            adversarial = fast_gradient_method(
-                model,
-                adversarial,
-                self.step_for(batch.epsilon),
-                np.inf,
-                loss_fn=self.objective,
-                clip_min=0.0,
-                clip_max=1.0,
-                y=batch.labels,
-            )
-            adversarial = into_ball(adversarial, batch)
+            gradient = self.gradient(model, adversarial, batch.labels)
+            adversarial = into_ball(gradient_step(adversarial, gradient, step_size), batch)
         return adversarial
 
 
-def into_ball(adversarial: tf.Tensor, batch: Batch) -> tf.Tensor:
-    """Projects onto the ball and the pixel range, as CleverHans does after a step."""
-    perturbation = clip_eta(adversarial - batch.images, np.inf, batch.epsilon)
-    return tf.clip_by_value(batch.images + perturbation, 0.0, 1.0)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BIM(IterativeAttack):
+    """Basic iterative method: steps along the sign of the gradient from the clean image.
+
+    Attributes and errors are those of `IterativeAttack`.
+
+    Source: Kurakin et al. 2017, arXiv 1607.02533; CleverHans.
+
+    Example:
+        >>> import keras, numpy as np, parl_tf
+        >>> mean = keras.layers.GlobalAveragePooling2D()
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), mean])
+        >>> images = np.full((2, 8, 8, 3), [0.6, 0.5, 0.4], "float32")
+        >>> attack = parl_tf.BIM(num_steps=2, step_size=0.02)
+        >>> adversarial = attack(model, images, np.array([0, 0]), epsilon=0.1)
+        >>> np.round(adversarial[0, 0, 0], 2).tolist()
+        [0.56, 0.54, 0.44]
+    """
+
+    name: ClassVar[str] = "bim"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PGD(IterativeAttack):
+    """Projected gradient descent: steps along the sign of the gradient from random starts.
+
+    Attributes:
+        restarts: Number of random starts. The other attributes are those of `IterativeAttack`.
+
+    Raises:
+        InputError: Fewer than one restart, or what `IterativeAttack` refuses.
+
+    Source: Madry et al. 2018, arXiv 1706.06083; CleverHans.
+
+    Example:
+        >>> import keras, numpy as np, parl_tf
+        >>> mean = keras.layers.GlobalAveragePooling2D()
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), mean])
+        >>> images = np.full((2, 8, 8, 3), [0.6, 0.5, 0.4], "float32")
+        >>> craft = parl_tf.PGD(num_steps=20, restarts=2).prepare(model)
+        >>> runs = [craft(images, np.array([0, 0]), epsilon=0.1, restart=r) for r in (0, 1)]
+        >>> [model.predict(run, verbose=0).argmax(axis=1).tolist() for run in runs]
+        [[1, 1], [1, 1]]
+    """
+
+    name: ClassVar[str] = "pgd"
+    random_start: ClassVar[bool] = True
+    restarts: int = 10

@@ -60,7 +60,7 @@ def member_logits(members: Sequence[keras.Model | Logits]) -> MemberLogits:
 
 
 @tf.custom_gradient
-def _steeper(logits):
+def _steeper(logits: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
     """The same logits, whose gradients come back multiplied."""
     return logits, lambda upstream: LOSS_SCALE * upstream
 

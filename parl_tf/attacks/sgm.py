@@ -6,9 +6,8 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from parl_tf.attacks.base import Batch, check_restarts
 from parl_tf.attacks.iterative import IterativeAttack
-from parl_tf.attacks.members import Logits, MemberLogits
+from parl_tf.attacks.members import Logits
 from parl_tf.errors import InputError
 from parl_tf.graphs.convolutions import CONVOLUTIONS, check_convolutions_are_open
 from parl_tf.graphs.flattening import flattened
@@ -30,6 +29,18 @@ class SGM(IterativeAttack):
 
     Source: Wu et al. 2020, arXiv 2002.05990, equation 5; their factor for ResNets. Their code
     scales the gradient at the activations inside a branch instead, and so at stems as well.
+
+    Example:
+        >>> import keras, numpy as np, parl_tf
+        >>> pixels = keras.Input((8, 8, 3))
+        >>> branch = keras.layers.Conv2D(3, 3, padding="same", activation="relu")(pixels)
+        >>> block = keras.layers.Add()([pixels, branch])
+        >>> model = keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(block))
+        >>> images = np.random.default_rng(0).uniform(size=(2, 8, 8, 3)).astype("float32")
+        >>> attack = parl_tf.SGM(num_steps=5)
+        >>> adversarial = attack(model, images, np.array([0, 1]), epsilon=0.1)
+        >>> bool(0.09 < abs(adversarial - images).max() < 0.1001)
+        True
     """
 
     name: ClassVar[str] = "sgm"
@@ -39,7 +50,6 @@ class SGM(IterativeAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_restarts(self.restarts)
         if not 0 < self.residual_factor <= 1:
             raise InputError(
                 f"Expected residual_factor in (0, 1]. Received: {self.residual_factor}."
@@ -48,10 +58,6 @@ class SGM(IterativeAttack):
     def view(self, member: keras.Model | Logits) -> Logits:
         """A copy of a residual network whose branches scale their gradient."""
         return scale_residual_gradients(member, self.residual_factor)
-
-    def perturb(self, model: MemberLogits, batch: Batch) -> tf.Tensor:
-        """Steps from the random start."""
-        return self.descend(model, batch)
 
 
 def scale_residual_gradients(member: Any, factor: float) -> keras.Model:

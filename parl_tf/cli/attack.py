@@ -6,15 +6,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from parl_tf.attacks import ATTACKS
+from parl_tf.attacks import ATTACKS, PAPER_ATTACKS
 from parl_tf.cli.common import add_data_arguments, finite, positive_int, run
 from parl_tf.cli.output import Parser
 from parl_tf.data.datasets import DATASETS
 from parl_tf.errors import InputError
-from parl_tf.protocols import PROTOCOLS
-
-EPSILONS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07)
-ATTACKED_WITH = ("fgsm", "bim", "mim", "pgd")
+from parl_tf.protocols import EPSILONS, PROTOCOLS
 
 # Hyperparameters that can be set for every attack that has them.
 _HYPERPARAMETERS: dict[str, tuple[Any, str]] = {
@@ -61,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
         "--attack",
         nargs="+",
         metavar="NAME",
-        help=f"{', '.join(ATTACKS)}; default: {' '.join(ATTACKED_WITH)}, or the protocol's",
+        help=f"{', '.join(ATTACKS)}; default: {' '.join(PAPER_ATTACKS)}, or the protocol's",
     )
     tool.add_argument(
         "--epsilon",
@@ -108,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _attack(arguments: argparse.Namespace) -> dict[str, Any]:
     """Evaluates as told, prints the table, and returns the records."""
-    from parl_tf.cli.display import evaluation_progress, print_table
+    from parl_tf.cli.display import evaluation_progress, print_checks, print_table, threats
     from parl_tf.data.datasets import load_dataset
     from parl_tf.evaluation.robustness import evaluate_cases
     from parl_tf.evaluation.saved_examples import evaluate_examples
@@ -166,11 +163,11 @@ def _attack(arguments: argparse.Namespace) -> dict[str, Any]:
                 on_progress=on_progress,
             )
     print_table(
-        f"Vote accuracy (%){_threats(records)} on {len(sample)} test images of {dataset.name}",
+        f"Vote accuracy (%){threats(records)} on {len(sample)} test images of {dataset.name}",
         *accuracy_table(records),
     )
     if arguments.protocol == "diagnostics":
-        _print_checks(records)
+        print_checks(records)
     if arguments.out:
         print(f"Records: {arguments.out}")
     return to_document(records, {}, finished=True)
@@ -220,29 +217,12 @@ def cases_of(arguments: argparse.Namespace) -> list[Any]:
         return protocol.cases(epsilons=arguments.epsilon, attacks=arguments.attack, **given)
     threat_model = "black_box" if arguments.surrogate else "white_box"
     cases = []
-    for name in dict.fromkeys(arguments.attack or ATTACKED_WITH):
+    for name in dict.fromkeys(arguments.attack or PAPER_ATTACKS):
         attack = make_attack(name, {}, **given)
         for epsilon in sorted(set(arguments.epsilon or EPSILONS)):
             attack.check_epsilon(epsilon)
             cases.append(Case(threat_model, attack, epsilon))
     return cases
-
-
-def _threats(records) -> str:
-    """Under which threat models records are, for a title."""
-    kinds = dict.fromkeys(record.threat_model for record in records)
-    named = [kind.replace("_", " ") for kind in kinds if kind != "clean"]
-    return f", {' and '.join(named)}," if named else ""
-
-
-def _print_checks(records) -> None:
-    """Prints the table of checks."""
-    from parl_tf.cli.display import print_table
-    from parl_tf.evaluation.diagnostics import masking_checks
-
-    outcomes = {True: "pass", False: "FAIL", None: "not run"}
-    rows = [[c.target, c.check, outcomes[c.passed], c.detail] for c in masking_checks(records)]
-    print_table("Does it only mask gradients?", ["target", "expected", "outcome", "in %"], rows)
 
 
 def _names(targets: Sequence[str], surrogates: Sequence[str]) -> dict[str, str]:

@@ -9,6 +9,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from parl_tf.evaluation.diagnostics import masking_checks
+from parl_tf.results.records import Record
+
 _ANY_WIDTH = 10_000
 
 
@@ -23,6 +26,20 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     # Never cut to a guess of a width: a terminal wraps lines that are too long for it.
     needed = Console(width=_ANY_WIDTH).measure(table).maximum
     _Console(file=sys.stdout, width=needed).print(table)
+
+
+def threats(records: Sequence[Record]) -> str:
+    """The threat models of records, for a title: ", white box," or nothing."""
+    kinds = dict.fromkeys(record.threat_model for record in records)
+    named = [kind.replace("_", " ") for kind in kinds if kind != "clean"]
+    return f", {' and '.join(named)}," if named else ""
+
+
+def print_checks(records: Sequence[Record]) -> None:
+    """Prints the checks for masked gradients."""
+    outcomes = {True: "pass", False: "FAIL", None: "not run"}
+    rows = [[c.target, c.check, outcomes[c.passed], c.detail] for c in masking_checks(records)]
+    print_table("Does it only mask gradients?", ["target", "expected", "outcome", "in %"], rows)
 
 
 @contextlib.contextmanager

@@ -54,7 +54,7 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
     import numpy as np
 
-    from parl_tf.attacks.pgd import PGD
+    from parl_tf.attacks.iterative import PGD
     from parl_tf.cli.attack import check_data, dataset_name, last_part
     from parl_tf.cli.display import print_table
     from parl_tf.data.datasets import load_dataset

@@ -1,5 +1,6 @@
 """How long jobs take on two CPU cores, roughly, before they are run."""
 
+from parl_tf.attacks import ATTACKS
 from parl_tf.cli import attack, train
 from parl_tf.reproduction.grid import Job
 from parl_tf.training.recipes import recipe_for
@@ -52,8 +53,8 @@ def _attack(job: Job) -> float:
     for case in attack.cases_of(given):
         crafted_on = given.surrogate if case.threat_model == "black_box" else given.target
         queries = getattr(case.attack, "num_queries", 0)
-        steps = 0 if queries or case.attack.name == "uniform-noise" else 1
-        steps = getattr(case.attack, "num_steps", steps)
+        based = ATTACKS.entries[case.attack.name].gradient_based
+        steps = getattr(case.attack, "num_steps", 1) if based else 0
         one = steps * _GRADIENT + queries * _PREDICTION + len(given.target) * _PREDICTION
         cost += case.attack.restarts * len(crafted_on) * one
     return given.num_examples * cost * _size(job.name)

@@ -1,4 +1,7 @@
-"""Checks that a target's robustness is not an artefact of weak attacks."""
+"""Checks that a target's robustness is not an artefact of weak attacks.
+
+Checks that are about particular attacks name them; all others follow from what `ATTACKS` says.
+"""
 
 import dataclasses
 import itertools
@@ -7,14 +10,15 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from parl_tf.attacks import ATTACKS, names
 from parl_tf.results.records import Record
 
 SMALL = 0.02
-"""How much of the images a difference may be that counts as none."""
+"""Differences of up to this fraction of the images count as none."""
 LITTLE = 0.05
-"""How much of the images more steps or restarts may cost."""
+"""The fraction of the images that more steps or restarts may cost."""
 VANISHED = 0.01
-"""How much of the images a single gradient step may leave as they are."""
+"""The fraction of the images that a single gradient step may leave unchanged."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,8 +28,8 @@ class Check:
     Attributes:
         target: Name of the target.
         check: What was expected.
-        passed: Whether it was so; None if the records needed are not there.
-        detail: The numbers compared, in per cent, or what is missing.
+        passed: Whether it holds; None if the records that it needs are missing.
+        detail: The numbers compared, in per cent of the images, or what is missing.
     """
 
     target: str
@@ -38,11 +42,12 @@ def masking_checks(records: Sequence[Record]) -> list[Check]:
     """Checks whether targets only mask their gradients.
 
     A target that fails may still be robust, but its white-box numbers do not show it. A
-    difference counts from two standard errors of the images' paired differences and `SMALL` on.
+    difference counts if it exceeds `SMALL` and two standard errors of the images' paired
+    differences.
 
     Args:
-        records: Records of protocol "diagnostics", of any number of targets; others may be among
-            them and are not looked at. All masks are of the same images.
+        records: Records of protocol "diagnostics", of any number of targets, all on the same
+            images; records of other protocols are ignored.
 
     Returns:
         Eight checks for each target, in the order of the targets' appearance.
@@ -87,8 +92,8 @@ class _Target:
     def _iterative(self) -> Outcome:
         pairs = [
             (f"{_at(fgsm)} FGSM {_percent(fgsm.survived)}, BIM {_percent(bim.survived)}", bim, fgsm)
-            for fgsm in self._of("fgsm")
-            for bim in self._of("bim", fgsm.epsilon)
+            for fgsm in self._of(names.FGSM)
+            for bim in self._of(names.BIM, fgsm.epsilon)
         ]
         return _every((text, not _above(bim, fgsm)) for text, bim, fgsm in pairs)
 
@@ -112,7 +117,7 @@ class _Target:
     def _more_budget(self) -> Outcome:
         found = []
         for epsilon in self._epsilons():
-            runs = sorted(self._of("pgd", epsilon), key=lambda r: r.hyperparameters["num_steps"])
+            runs = sorted(self._of(names.PGD, epsilon), key=_num_steps)
             if len(runs) < 2:
                 continue
             few, many = runs[0], runs[-1]
@@ -121,7 +126,7 @@ class _Target:
             found.append(
                 (
                     f"{_at(few)} one start {_percent(first)}, {len(few.correct)} starts "
-                    f"{_percent(few.survived)}, {many.hyperparameters['num_steps']} steps "
+                    f"{_percent(few.survived)}, {_num_steps(many)} steps "
                     f"{_percent(many.survived)}",
                     max(costs) <= LITTLE,
                 )
@@ -143,19 +148,22 @@ class _Target:
 
     def _gradient_free(self) -> Outcome:
         found = []
-        for attack in ("square", "hop-skip-jump"):
-            for record in self._of(attack):
+        for name, entry in ATTACKS.entries.items():
+            if entry.gradient_based or entry.control:
+                continue
+            for record in self._of(name):
                 white = self._worst(record.epsilon)
                 if white is None:
                     continue
-                text = f"{_at(record)} {attack} {_percent(record.survived)}, "
+                text = f"{_at(record)} {entry.label} {_percent(record.survived)}, "
                 text += f"gradients {_percent(white)}"
                 found.append((text, not _masks_above(white, record.survived)))
         return _every(found, "Square (extra art)")
 
     def _noise(self) -> Outcome:
         found = []
-        for record in self._of("uniform-noise"):
+        controls = [name for name, entry in ATTACKS.entries.items() if entry.control]
+        for record in (record for name in controls for record in self._of(name)):
             white = self._worst(record.epsilon)
             if white is None or not self._clean:
                 continue
@@ -167,9 +175,13 @@ class _Target:
 
     def _vanishing(self) -> Outcome:
         return _every(
-            (f"{_at(record)} unmoved by FGSM {100 * unmoved:.1f}", unmoved <= VANISHED)
-            for record in self._of("fgsm")
-            for unmoved in [max(record.unmoved)]
+            (
+                f"{_at(record)} unmoved by {entry.label} {100 * max(record.unmoved):.1f}",
+                max(record.unmoved) <= VANISHED,
+            )
+            for name, entry in ATTACKS.entries.items()
+            if entry.one_step
+            for record in self._of(name)
         )
 
     def _of(self, attack: str, epsilon: float | None = None) -> list[Record]:
@@ -186,14 +198,23 @@ class _Target:
 
     def _strongest(self) -> list[Record]:
         """At each strength the PGD of most steps."""
-        runs = sorted(self._of("pgd"), key=lambda record: record.hyperparameters["num_steps"])
+        runs = sorted(self._of(names.PGD), key=_num_steps)
         return list({record.epsilon: record for record in runs}.values())
 
     def _worst(self, epsilon: float) -> np.ndarray | None:
-        """Which images survive every gradient attack at a strength."""
-        names = ("fgsm", "bim", "mim", "mi-fgsm", "pgd", "apgd")
-        masks = [record.survived for name in names for record in self._of(name, epsilon)]
+        """Which images survive every gradient-based attack at a strength."""
+        based = {name for name, entry in ATTACKS.entries.items() if entry.gradient_based}
+        masks = [
+            record.survived
+            for record in self._white
+            if record.attack in based and record.epsilon == epsilon
+        ]
         return np.all(masks, axis=0) if masks else None
+
+
+def _num_steps(record: Record) -> int:
+    """Number of steps of a record's attack."""
+    return record.hyperparameters["num_steps"]
 
 
 def _above(one: Record, other: Record) -> bool:
@@ -209,12 +230,12 @@ def _masks_above(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _lost(before: np.ndarray, after: np.ndarray) -> float:
-    """How much fewer of the images are set in `after`; a count of them, so a threshold is exact."""
+    """The fraction of the images lost from `before` to `after`, counted so that it is exact."""
     return (int(before.sum()) - int(after.sum())) / len(before)
 
 
 def _every(outcomes: Iterable[tuple[str, bool]], needed: str = "white-box records") -> Outcome:
-    """Several comparisons as one outcome."""
+    """Several comparisons as one outcome: all must pass."""
     outcomes = list(outcomes)
     if not outcomes:
         return None, f"not run: {needed}"
@@ -227,5 +248,5 @@ def _at(record: Record) -> str:
 
 
 def _percent(mask: np.ndarray) -> str:
-    """Part of the images set in a mask."""
+    """The percentage of the images set in a mask."""
     return f"{100 * mask.mean():.1f}"

@@ -12,3 +12,6 @@ PROTOCOLS = Registry(
         "diagnostics": "parl_tf.protocols.catalogue:DIAGNOSTICS",
     },
 )
+
+EPSILONS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07)
+"""The strengths of PARL's paper, in pixel units of [0, 1]."""

@@ -10,9 +10,7 @@ from parl_tf.attacks.base import Attack
 from parl_tf.errors import InputError
 from parl_tf.evaluation.arguments import strengths
 from parl_tf.evaluation.cases import Case
-
-EPSILONS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07)
-"""The paper's strengths, in pixel units of [0, 1]."""
+from parl_tf.protocols import EPSILONS
 
 Setting = tuple[str, dict[str, Any]]
 """Name of an attack, and its hyperparameters where they are not its defaults."""

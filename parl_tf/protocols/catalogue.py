@@ -1,10 +1,11 @@
 """The protocols."""
 
+from parl_tf.attacks import PAPER_ATTACKS, names
 from parl_tf.attacks.gradient import FUSIONS, LOSSES
 from parl_tf.protocols.base import Protocol, Setting
 
-_PAPER: tuple[Setting, ...] = (("fgsm", {}), ("bim", {}), ("mim", {}), ("pgd", {}))
-_BESIDE: tuple[Setting, ...] = (("mi-fgsm", {}),)
+_PAPER: tuple[Setting, ...] = tuple((name, {}) for name in PAPER_ATTACKS)
+_BESIDE: tuple[Setting, ...] = ((names.MI_FGSM, {}),)
 _BOTH = [{"loss": loss, "fusion": fusion} for loss in LOSSES for fusion in FUSIONS]
 
 PAPER = Protocol(
@@ -36,10 +37,10 @@ DVERGE = Protocol(
         (name, {**both, **options})
         for both in _BOTH
         for name, options in (
-            ("pgd", {"restarts": 3}),
-            ("mi-fgsm", {}),
-            ("mdi2-fgsm", {}),
-            ("sgm", {}),
+            (names.PGD, {"restarts": 3}),
+            (names.MI_FGSM, {}),
+            (names.MDI2_FGSM, {}),
+            (names.SGM, {}),
         )
     ),
     num_surrogates=(2, None),
@@ -49,7 +50,7 @@ WHITE_BOX = Protocol(
     name="white-box",
     description="Crafted on each target: the paper's attacks, and PGD with both losses "
     "and three fusions. The headline is the part of the images that survives all.",
-    white_box=(*_PAPER, *_BESIDE, *(("pgd", both) for both in _BOTH)),
+    white_box=(*_PAPER, *_BESIDE, *((names.PGD, both) for both in _BOTH)),
 )
 
 DIAGNOSTICS = Protocol(
@@ -57,16 +58,16 @@ DIAGNOSTICS = Protocol(
     description="What tells whether a defence only masks gradients: white box by few "
     "and many steps, by a search without gradients (extra art), by noise and in a large "
     "ball, beside transfer from a surrogate. Source: arXiv 1902.06705.",
-    black_box=(("pgd", {"restarts": 1}),),
+    black_box=((names.PGD, {"restarts": 1}),),
     white_box=(
-        ("fgsm", {}),
-        ("bim", {}),
-        ("pgd", {"restarts": 5}),
-        ("pgd", {"restarts": 5, "num_steps": 200}),
-        ("uniform-noise", {"restarts": 5}),
-        ("square", {}),
+        (names.FGSM, {}),
+        (names.BIM, {}),
+        (names.PGD, {"restarts": 5}),
+        (names.PGD, {"restarts": 5, "num_steps": 200}),
+        (names.UNIFORM_NOISE, {"restarts": 5}),
+        (names.SQUARE, {}),
     ),
     epsilons=(0.01, 0.03, 0.07),
-    further_white_box=((("pgd", {"restarts": 5}), 0.5),),
+    further_white_box=(((names.PGD, {"restarts": 5}), 0.5),),
     num_surrogates=(1, None),
 )

@@ -18,8 +18,6 @@ from parl_tf.report.selection import (
     where,
 )
 
-_SEPARATE_WORST = ("pgd",)
-
 
 def black_box_figure(
     collection: Collection, dataset: str, *, of_layers: bool = False
@@ -76,7 +74,7 @@ def _figure(
             continue
         used += same
         kinds: dict[str, Callable] = {attack_label(attack): mean_accuracy}
-        if attack in _SEPARATE_WORST and any(len(item.record.correct) > 1 for item in same):
+        if any(len(item.record.correct) > 1 for item in same):
             kinds[f"{attack_label(attack)} worst"] = _worst
         for name, value in kinds.items():
             panels[name] = [

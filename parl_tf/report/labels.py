@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from parl_tf.attacks import ATTACKS
 from parl_tf.results.records import ModelCard
 
 PAPER_SETTINGS = ("ENS_U", "ADP", "GAL", "DVERGE", "PARL/7")
@@ -20,19 +21,6 @@ _METHODS = {
     "guardian": "Guardian",
 }
 _BY_LAYERS = ("parl", "guardian")
-_ATTACKS = {
-    "fgsm": "FGSM",
-    "bim": "BIM",
-    "mim": "MIM",
-    "pgd": "PGD",
-    "mi-fgsm": "MI-FGSM",
-    "mdi2-fgsm": "M-DI2-FGSM",
-    "sgm": "SGM",
-    "apgd": "APGD",
-    "square": "Square",
-    "hop-skip-jump": "HopSkipJump",
-    "uniform-noise": "uniform noise",
-}
 _DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 _LONGEST = 60
 
@@ -64,7 +52,8 @@ def seed_of(card: ModelCard) -> int | None:
 
 def attack_label(attack: str) -> str:
     """Name of an attack as papers print it."""
-    return _ATTACKS.get(attack, plain(attack))
+    entry = ATTACKS.entries.get(attack)
+    return entry.label if entry else plain(attack)
 
 
 def dataset_name(data: Mapping[str, Any]) -> str:
@@ -92,8 +81,8 @@ def ordered_datasets(names: Iterable[str]) -> list[str]:
 
 
 def ordered_attacks(attacks: Iterable[str]) -> list[str]:
-    """Distinct attacks, in the order of the tables."""
-    known = list(_ATTACKS)
+    """Distinct attacks in the order of their registry, then unknown ones."""
+    known = list(ATTACKS)
     return sorted(
         dict.fromkeys(attacks),
         key=lambda name: (known.index(name), "") if name in known else (len(known), name),

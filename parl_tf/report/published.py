@@ -5,11 +5,13 @@ ResNet20, black box from one surrogate at epsilon 0.07, on 1,000 test images of 
 CIFAR-10 and CIFAR-100. PGD is the mean over 10 restarts.
 """
 
+from parl_tf.attacks import PAPER_ATTACKS
+
 CITATION = (
     "PARL, arXiv 2112.04948, Tables 1 and 2: three ResNet20, black box from one surrogate of the "
     "authors, epsilon 0.07, PGD the mean over 10 restarts"
 )
-TABLE1_COLUMNS = ("clean", "fgsm", "bim", "mim", "pgd")
+TABLE1_COLUMNS = ("clean", *PAPER_ATTACKS)
 TABLE1: dict[str, dict[str, tuple[float, ...] | None]] = {
     "cifar10": {
         "ENS_U": (93.11, 21.87, 7.47, 7.27, 1.57),

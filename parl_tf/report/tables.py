@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from parl_tf.attacks import PAPER_ATTACKS
+from parl_tf.attacks.names import MI_FGSM, PGD
 from parl_tf.errors import InputError
 from parl_tf.report.captions import DEVIATION, WORST_MEANS, described, on_images, trained
 from parl_tf.report.cells import (
@@ -39,8 +41,6 @@ from parl_tf.report.selection import (
     surrogate_labels,
     where,
 )
-
-_ATTACKS = ("fgsm", "bim", "mim", "pgd")
 
 
 def table1(collection: Collection, *, epsilon: float | None = None) -> Table:
@@ -80,7 +80,7 @@ def _table1_block(collection, groups, dataset, given) -> Block:
         )
     epsilon = chosen_epsilon([single], given) if single and given is None else given
     clean = clean_results(collection, groups, dataset)
-    header = ["setting", "seeds", "clean", *map(attack_label, _ATTACKS)]
+    header = ["setting", "seeds", "clean", *map(attack_label, PAPER_ATTACKS)]
     header += ["PGD worst", "MI-FGSM", "PGD, all surrogates", "all attacks, all surrogates"]
     known = [*clean, *(single.results if single else []), *(several.results if several else [])]
     rows = []
@@ -132,15 +132,13 @@ def _transfer_cells(single, several, setting, epsilon, seeds) -> list[Cell]:
         return over_seeds(found, value, seeds=seeds)
 
     first = {"surrogate": single.surrogates[0].fingerprint} if single else {}
-    cells = [cell(single, attack, mean_accuracy, **first) for attack in _ATTACKS]
-    cells.append(
-        cell(single, "pgd", lambda same: 100 * same[0].record.worst_case_accuracy, **first)
-    )
-    cells.append(cell(single, "mi-fgsm", mean_accuracy, **first))
+    cells = [cell(single, attack, mean_accuracy, **first) for attack in PAPER_ATTACKS]
+    cells.append(cell(single, PGD, lambda same: 100 * same[0].record.worst_case_accuracy, **first))
+    cells.append(cell(single, MI_FGSM, mean_accuracy, **first))
     if several is None:
         return [*cells, Cell(note=NOT_RUN), Cell(note=NOT_RUN)]
     there = where(several.results, epsilon=epsilon)
-    for chosen in (where(there, attack="pgd"), there):
+    for chosen in (where(there, attack=PGD), there):
         cells.append(worst_cell(several, chosen, setting, seeds))
     return cells
 
@@ -211,7 +209,7 @@ def table2(collection: Collection) -> Table:
 def _notes(group: Group, epsilon: float | None) -> list[str]:
     """How the black-box columns of Table 1 were made."""
     name = next(iter(surrogate_labels(group).values()))
-    shown = [attack for attack in group.attacks if attack in (*_ATTACKS, "mi-fgsm")]
+    shown = [attack for attack in group.attacks if attack in (*PAPER_ATTACKS, MI_FGSM)]
     attacks = "; ".join(
         f"{attack_label(attack)} {described(group.standard(attack))}" for attack in shown
     )

@@ -22,6 +22,7 @@ def test_models_and_graphs_are_gone_after_their_attacks():
         parl_tf.PGD(num_steps=2, restarts=2),
         parl_tf.MIM(num_steps=2),
         parl_tf.MDI2FGSM(num_steps=2),
+        parl_tf.UniformNoise(),
     ]
     alive, objects = [], []
     for seed in range(7):

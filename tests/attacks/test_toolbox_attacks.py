@@ -12,15 +12,15 @@ from networks import IMAGE_SHAPE, NUM_CLASSES, examples, plain_network
 
 import parl_tf
 from parl_tf.attacks import ATTACKS
-from parl_tf.attacks.apgd import APGD
+from parl_tf.attacks.art.apgd import APGD
+from parl_tf.attacks.art.hop_skip_jump import HopSkipJump
+from parl_tf.attacks.art.square import Square
+from parl_tf.attacks.art.toolbox import Classifier, generate
 from parl_tf.attacks.base import Batch
-from parl_tf.attacks.hop_skip_jump import HopSkipJump
 from parl_tf.attacks.members import member_logits
-from parl_tf.attacks.square import Square
-from parl_tf.attacks.toolbox import Classifier, generate
 from parl_tf.errors import InputError, MissingExtraError
 
-# After `parl_tf.attacks.toolbox`, which silences what the toolbox warns of when it is imported.
+# After `parl_tf.attacks.art.toolbox`, which expects the warning that PyTorch is missing.
 TOOLBOX = importlib.import_module("art.attacks.evasion")
 ESTIMATORS = importlib.import_module("art.estimators.classification")
 
@@ -255,7 +255,7 @@ def test_without_the_toolbox_the_message_names_the_extra(name, monkeypatch):
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "art", None)
     for module in ("toolbox", "apgd", "square", "hop_skip_jump"):
-        monkeypatch.delitem(sys.modules, f"parl_tf.attacks.{module}")
+        monkeypatch.delitem(sys.modules, f"parl_tf.attacks.art.{module}")
     with pytest.raises(MissingExtraError, match=r"extra art: pip install 'parl_tf\[art\]'"):
         ATTACKS[name]
     assert ATTACKS["pgd"].name == "pgd"

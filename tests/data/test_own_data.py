@@ -13,8 +13,7 @@ from networks import NUM_CLASSES, examples, logits_loss, plain_network, residual
 
 import parl_tf
 from parl_tf.arguments import listed
-from parl_tf.attacks.fgsm import FGSM
-from parl_tf.attacks.pgd import PGD
+from parl_tf.attacks.iterative import FGSM, PGD
 from parl_tf.attacks.uniform_noise import UniformNoise
 from parl_tf.data import own as own_data
 from parl_tf.data.batches import paired_batches, training_batches

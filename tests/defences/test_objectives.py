@@ -12,12 +12,9 @@ from networks import IMAGE_SHAPE, NUM_CLASSES, examples, plain_network
 from scipy.special import logsumexp
 
 import parl_tf
-from parl_tf.attacks.bim import BIM
-from parl_tf.attacks.fgsm import FGSM
 from parl_tf.attacks.gradient import FUSIONS, LOSSES, fused_logits
-from parl_tf.attacks.mi_fgsm import MIFGSM
-from parl_tf.attacks.mim import MIM
-from parl_tf.attacks.pgd import PGD
+from parl_tf.attacks.iterative import BIM, FGSM, PGD
+from parl_tf.attacks.momentum import MIFGSM, MIM
 
 ENSEMBLE = parl_tf.Ensemble([plain_network(0), plain_network(1)])
 EPSILON = 0.06

@@ -7,7 +7,7 @@ import pytest
 from networks import NUM_CLASSES, examples, plain_network, residual_network
 
 import parl_tf
-from parl_tf.attacks.pgd import PGD
+from parl_tf.attacks.iterative import PGD
 from parl_tf.diversity.cka import layer_cka
 from parl_tf.diversity.measuring import measure_diversity
 from parl_tf.diversity.transferability import member_transfer

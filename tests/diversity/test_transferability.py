@@ -6,9 +6,7 @@ import tensorflow as tf
 from networks import NUM_CLASSES, examples, plain_network, residual_network
 
 import parl_tf
-from parl_tf.attacks.bim import BIM
-from parl_tf.attacks.fgsm import FGSM
-from parl_tf.attacks.pgd import PGD
+from parl_tf.attacks.iterative import BIM, FGSM, PGD
 from parl_tf.diversity.transferability import member_transfer
 from parl_tf.errors import InputError
 

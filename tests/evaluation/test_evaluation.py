@@ -8,9 +8,7 @@ from networks import NUM_CLASSES, examples, plain_network, residual_network
 
 import parl_tf
 from parl_tf.attacks import base
-from parl_tf.attacks.bim import BIM
-from parl_tf.attacks.fgsm import FGSM
-from parl_tf.attacks.pgd import PGD
+from parl_tf.attacks.iterative import BIM, FGSM, PGD
 from parl_tf.attacks.uniform_noise import UniformNoise
 from parl_tf.data.examples import Split
 from parl_tf.errors import ExistingRunError, InputError, UnreadableFileError

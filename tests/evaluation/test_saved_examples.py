@@ -7,7 +7,7 @@ from networks import examples, plain_network
 
 import parl_tf
 from parl_tf.attacks import base
-from parl_tf.attacks.fgsm import FGSM
+from parl_tf.attacks.iterative import FGSM
 from parl_tf.attacks.uniform_noise import UniformNoise
 from parl_tf.errors import ExistingRunError, InputError, MissingFileError, UnreadableFileError
 from parl_tf.evaluation import judging

@@ -5,12 +5,11 @@ import pytest
 
 import parl_tf
 from parl_tf.attacks import ATTACKS
-from parl_tf.attacks.fgsm import FGSM
-from parl_tf.attacks.pgd import PGD
+from parl_tf.attacks.iterative import FGSM, PGD
 from parl_tf.errors import InputError
 from parl_tf.evaluation.cases import Case
-from parl_tf.protocols import PROTOCOLS
-from parl_tf.protocols.base import EPSILONS, make_attack
+from parl_tf.protocols import EPSILONS, PROTOCOLS
+from parl_tf.protocols.base import make_attack
 
 NAMES = list(PROTOCOLS)
 

@@ -6,10 +6,10 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from parl_tf.attacks.base import Attack, Batch, check_restarts
+from parl_tf.arguments import check_at_least
+from parl_tf.attacks.art.toolbox import Classifier, generate
+from parl_tf.attacks.base import Attack, Batch
 from parl_tf.attacks.members import MemberLogits
-from parl_tf.attacks.toolbox import Classifier, generate
-from parl_tf.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,18 @@ class HopSkipJump(Attack):
     Raises:
         InputError: A number outside these values.
 
-    Source: Chen et al. 2020, arXiv 1904.02144. Only images that are classified rightly are moved.
+    Source: Chen et al. 2020, arXiv 1904.02144. Only correctly classified images are changed.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from parl_tf.attacks.art.hop_skip_jump import HopSkipJump  # needs the extra art
+        >>> mean = keras.layers.GlobalAveragePooling2D()
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), mean])
+        >>> images = np.full((2, 8, 8, 3), [0.6, 0.5, 0.4], "float32")
+        >>> attack = HopSkipJump(num_steps=3, num_queries=50)
+        >>> adversarial = attack(model, images, np.array([0, 0]), epsilon=0.2)
+        >>> model.predict(adversarial, verbose=0).argmax(axis=1).tolist()
+        [1, 1]
     """
 
     name: ClassVar[str] = "hop-skip-jump"
@@ -39,15 +50,13 @@ class HopSkipJump(Attack):
     restarts: int = 1
 
     def __post_init__(self) -> None:
-        check_restarts(self.restarts)
-        if self.num_steps < 1 or self.num_queries < 10 or self.num_starts < 1:
-            raise InputError(
-                "Expected num_steps and num_starts of at least 1 and num_queries of at least 10. "
-                f"Received: {self.num_steps}, {self.num_starts}, {self.num_queries}."
-            )
+        super().__post_init__()
+        check_at_least("num_steps", self.num_steps, 1)
+        check_at_least("num_queries", self.num_queries, 10)
+        check_at_least("num_starts", self.num_starts, 1)
 
     def perturb(self, model: MemberLogits, batch: Batch) -> tf.Tensor:
-        """One walk for each image that is classified rightly."""
+        """One walk for each correctly classified image."""
         from art.attacks.evasion import HopSkipJump as ToolboxHopSkipJump
 
         classifier = Classifier(model, batch)
@@ -69,7 +78,7 @@ class HopSkipJump(Attack):
         images[found] = generate(attack, moved, x_adv_init=starts[found]).numpy()
         return tf.constant(images)
 
-    def _starts(self, classifier, batch):
+    def _starts(self, classifier: Classifier, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """Random images of another class, and for which images there are any.
 
         The toolbox would draw them from a generator that nobody can seed.

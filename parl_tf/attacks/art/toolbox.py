@@ -1,4 +1,4 @@
-"""Attacks of the Adversarial Robustness Toolbox, an optional extra."""
+"""Members as the Adversarial Robustness Toolbox sees them, and its attacks run by seeds."""
 
 import contextlib
 import warnings
@@ -15,7 +15,8 @@ from parl_tf.errors import MissingExtraError
 
 try:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what it can do where PyTorch is
+        # What it cannot do without PyTorch, which nothing here needs.
+        warnings.filterwarnings("ignore", "PyTorch not found", UserWarning)
         from art.estimators import BaseEstimator, LossGradientsMixin, NeuralNetworkMixin
         from art.estimators.classification.classifier import ClassifierMixin
 except ImportError as error:
@@ -69,12 +70,12 @@ class Classifier(ClassifierMixin, LossGradientsMixin, NeuralNetworkMixin, BaseEs
         images = tf.TensorSpec((None, *self._shape), tf.float32)
         labels = tf.TensorSpec((None,), tf.int64)
 
-        def loss_of(images, labels):
+        def loss_of(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
             if objective is None:
                 raise NotImplementedError
             return objective(labels, model(images))
 
-        def gradient_of(images, labels):
+        def gradient_of(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(images)
                 loss = loss_of(images, labels)

@@ -6,11 +6,11 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from parl_tf.attacks.base import Batch, check_restarts
+from parl_tf.arguments import check_at_least
+from parl_tf.attacks.art.toolbox import Classifier, generate
+from parl_tf.attacks.base import Batch
 from parl_tf.attacks.gradient import GradientAttack
 from parl_tf.attacks.members import MemberLogits
-from parl_tf.attacks.toolbox import Classifier, generate
-from parl_tf.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,17 @@ class APGD(GradientAttack):
     Raises:
         InputError: Fewer than one step or start, or what `GradientAttack` refuses.
 
-    Source: Croce and Hein 2020, arXiv 2003.01690. Images that are misclassified are left alone.
+    Source: Croce and Hein 2020, arXiv 2003.01690. Misclassified images are returned unchanged.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from parl_tf.attacks.art.apgd import APGD  # needs the extra art
+        >>> mean = keras.layers.GlobalAveragePooling2D()
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), mean])
+        >>> images = np.full((2, 8, 8, 3), [0.6, 0.5, 0.4], "float32")
+        >>> adversarial = APGD(num_steps=10)(model, images, np.array([0, 0]), epsilon=0.1)
+        >>> model.predict(adversarial, verbose=0).argmax(axis=1).tolist()
+        [1, 1]
     """
 
     name: ClassVar[str] = "apgd"
@@ -34,9 +44,7 @@ class APGD(GradientAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_restarts(self.restarts)
-        if self.num_steps < 1:
-            raise InputError(f"Expected num_steps of at least 1. Received: {self.num_steps}.")
+        check_at_least("num_steps", self.num_steps, 1)
 
     def perturb(self, model: MemberLogits, batch: Batch) -> tf.Tensor:
         """One run."""

@@ -7,9 +7,10 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from parl_tf.attacks.base import Attack, Batch, check_restarts
+from parl_tf.arguments import check_at_least
+from parl_tf.attacks.art.toolbox import Classifier, generate
+from parl_tf.attacks.base import Attack, Batch
 from parl_tf.attacks.members import MemberLogits
-from parl_tf.attacks.toolbox import Classifier, generate
 from parl_tf.errors import InputError
 
 
@@ -28,6 +29,16 @@ class Square(Attack):
         InputError: A number outside these values, or first squares that do not fit into an image.
 
     Source: Andriushchenko et al. 2020, arXiv 1912.00049.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from parl_tf.attacks.art.square import Square  # needs the extra art
+        >>> mean = keras.layers.GlobalAveragePooling2D()
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), mean])
+        >>> images = np.full((2, 8, 8, 3), [0.6, 0.5, 0.4], "float32")
+        >>> adversarial = Square(num_queries=50)(model, images, np.array([0, 0]), epsilon=0.1)
+        >>> model.predict(adversarial, verbose=0).argmax(axis=1).tolist()
+        [1, 1]
     """
 
     name: ClassVar[str] = "square"
@@ -37,9 +48,8 @@ class Square(Attack):
     restarts: int = 1
 
     def __post_init__(self) -> None:
-        check_restarts(self.restarts)
-        if self.num_queries < 1:
-            raise InputError(f"Expected num_queries of at least 1. Received: {self.num_queries}.")
+        super().__post_init__()
+        check_at_least("num_queries", self.num_queries, 1)
         if not 0 < self.first_area < 1:
             raise InputError(f"Expected first_area in (0, 1). Received: {self.first_area}.")
 

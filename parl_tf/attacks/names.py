@@ -1,0 +1,10 @@
+"""Names of the attacks that protocols, checks and tables single out; each is in `ATTACKS`."""
+
+FGSM = "fgsm"
+BIM = "bim"
+PGD = "pgd"
+MI_FGSM = "mi-fgsm"
+MDI2_FGSM = "mdi2-fgsm"
+SGM = "sgm"
+SQUARE = "square"
+UNIFORM_NOISE = "uniform-noise"
