@@ -118,7 +118,7 @@ def test_cka_figure_names_ensembles_with_their_means():
 
 
 def test_a_target_without_configuration_is_its_own_setting():
-    from parl_tf.report.labels import setting_of
+    from parl_tf.report.records.labels import setting_of
 
     assert setting_of(PARL) == "parl"
     assert setting_of(card("parl7-at", 0)) == "PARL/7 + AT"

@@ -14,13 +14,13 @@ import pytest
 from report_records import card, hyperparameters, record, surrogate, write_grid, write_records
 
 from parl_tf.cli import report as tool
-from parl_tf.report.agreement import agreed
-from parl_tf.report.collection import collect
-from parl_tf.report.curves import black_box_figure
-from parl_tf.report.drawing import figure_bytes
-from parl_tf.report.figures import draw_all, file_names
-from parl_tf.report.formats import text_rows
-from parl_tf.report.writing import write_report
+from parl_tf.report.figures.curves import black_box_figure
+from parl_tf.report.figures.drawing import figure_bytes
+from parl_tf.report.figures.paper import draw_all, file_names
+from parl_tf.report.page.writing import write_report
+from parl_tf.report.records.agreement import agreed
+from parl_tf.report.records.collection import collect
+from parl_tf.report.tables.formats import text_rows
 from parl_tf.results.records import ModelCard
 
 pytestmark = pytest.mark.xdist_group("report")  # they share one report

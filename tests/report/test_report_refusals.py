@@ -8,13 +8,13 @@ from report_records import card, config, data_of, diversity, hyperparameters, re
 from report_records import write_records as write
 
 from parl_tf.errors import ExistingRunError, InputError, MissingFileError, UnreadableFileError
-from parl_tf.report.agreement import agreed
-from parl_tf.report.collection import collect
-from parl_tf.report.figures import draw_all, not_drawn
-from parl_tf.report.masking import diagnoses
-from parl_tf.report.tables import table1, table2
-from parl_tf.report.worst import worst_table
-from parl_tf.report.writing import write_report
+from parl_tf.report.figures.paper import draw_all, not_drawn
+from parl_tf.report.page.writing import write_report
+from parl_tf.report.records.agreement import agreed
+from parl_tf.report.records.collection import collect
+from parl_tf.report.tables.masking import diagnoses
+from parl_tf.report.tables.paper import table1, table2
+from parl_tf.report.tables.worst import worst_table
 from parl_tf.results.diversity import save_diversity
 
 ONES = [[1] * 40]

@@ -3,10 +3,10 @@
 import html
 from collections.abc import Iterable, Sequence
 
-from parl_tf.report.captions import described
-from parl_tf.report.cells import Origin
-from parl_tf.report.collection import Result, Source
-from parl_tf.report.labels import attack_label, dataset_label, plain, seed_of, setting_of
+from parl_tf.report.records.collection import Result, Source
+from parl_tf.report.records.labels import attack_label, dataset_label, plain, seed_of, setting_of
+from parl_tf.report.tables.captions import described
+from parl_tf.report.tables.cells import Origin
 from parl_tf.results.records import ModelCard
 
 PAPER = "paper"

@@ -3,9 +3,9 @@
 import dataclasses
 
 from parl_tf.evaluation.diagnostics import Check, masking_checks
-from parl_tf.report.collection import Collection, Result
-from parl_tf.report.formats import markdown, markdown_table
-from parl_tf.report.labels import dataset_label, ordered_datasets, ordered_settings
+from parl_tf.report.records.collection import Collection, Result
+from parl_tf.report.records.labels import dataset_label, ordered_datasets, ordered_settings
+from parl_tf.report.tables.formats import markdown, markdown_table
 
 OUTCOMES = {True: "pass", False: "FAIL", None: "not run"}
 HEADER = ("expected", "outcome", "numbers, in per cent")

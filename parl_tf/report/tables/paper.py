@@ -3,8 +3,30 @@
 from collections.abc import Sequence
 
 from parl_tf.errors import InputError
-from parl_tf.report.captions import DEVIATION, WORST_MEANS, described, on_images, trained
-from parl_tf.report.cells import (
+from parl_tf.report.records.collection import Collection, Result
+from parl_tf.report.records.labels import (
+    NOT_RUN,
+    PAPER_DATASETS,
+    PAPER_SETTINGS,
+    attack_label,
+    dataset_label,
+    num_layers_of,
+    ordered_datasets,
+    ordered_settings,
+)
+from parl_tf.report.records.selection import (
+    SEVERAL_SURROGATES,
+    SINGLE_SURROGATE,
+    Group,
+    chosen_epsilon,
+    clean_on,
+    find,
+    groups_of,
+    surrogate_labels,
+    where,
+)
+from parl_tf.report.tables.captions import DEVIATION, WORST_MEANS, described, on_images, trained
+from parl_tf.report.tables.cells import (
     Block,
     Cell,
     Row,
@@ -16,29 +38,7 @@ from parl_tf.report.cells import (
     published,
     worst_cell,
 )
-from parl_tf.report.collection import Collection, Result
-from parl_tf.report.labels import (
-    NOT_RUN,
-    PAPER_DATASETS,
-    PAPER_SETTINGS,
-    attack_label,
-    dataset_label,
-    num_layers_of,
-    ordered_datasets,
-    ordered_settings,
-)
-from parl_tf.report.published import CITATION, TABLE1, TABLE1_COLUMNS, TABLE2, TABLE2_LAYERS
-from parl_tf.report.selection import (
-    SEVERAL_SURROGATES,
-    SINGLE_SURROGATE,
-    Group,
-    chosen_epsilon,
-    clean_on,
-    find,
-    groups_of,
-    surrogate_labels,
-    where,
-)
+from parl_tf.report.tables.published import CITATION, TABLE1, TABLE1_COLUMNS, TABLE2, TABLE2_LAYERS
 
 _ATTACKS = ("fgsm", "bim", "mim", "pgd")
 

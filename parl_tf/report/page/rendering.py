@@ -4,13 +4,13 @@ import base64
 import html
 from collections.abc import Mapping, Sequence
 
-from parl_tf.report.cells import Block, Cell, Table
-from parl_tf.report.collection import Collection
-from parl_tf.report.figures import Drawing, not_drawn
-from parl_tf.report.labels import NOT_RUN
-from parl_tf.report.masking import CAPTION, HEADER, TITLE, Diagnosis, rows_of
-from parl_tf.report.provenance import PAPER, Provenance
-from parl_tf.report.published import CITATION
+from parl_tf.report.figures.paper import Drawing, not_drawn
+from parl_tf.report.page.provenance import PAPER, Provenance
+from parl_tf.report.records.collection import Collection
+from parl_tf.report.records.labels import NOT_RUN
+from parl_tf.report.tables.cells import Block, Cell, Table
+from parl_tf.report.tables.masking import CAPTION, HEADER, TITLE, Diagnosis, rows_of
+from parl_tf.report.tables.published import CITATION
 
 GENERATOR = '<meta name="generator" content="parl-report">'
 _STYLE = """

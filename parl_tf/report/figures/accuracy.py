@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from matplotlib.figure import Figure
 
 from parl_tf.errors import InputError
-from parl_tf.report.drawing import Series, draw_curves, drawn, save_figure
-from parl_tf.report.labels import NOT_RUN, attack_label, dataset_label, dataset_name, plain
+from parl_tf.report.figures.drawing import Series, draw_curves, drawn, save_figure
+from parl_tf.report.records.labels import NOT_RUN, attack_label, dataset_label, dataset_name, plain
 from parl_tf.results.records import Record
 
 _THREATS = {"black_box": "black box", "white_box": "white box"}

@@ -6,8 +6,8 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from parl_tf.errors import InputError
-from parl_tf.report.collection import Collection, Measurement, Result
-from parl_tf.report.labels import plain
+from parl_tf.report.records.collection import Collection, Measurement, Result
+from parl_tf.report.records.labels import plain
 
 # What seeds of one setting may differ in: the seed itself, the start that was trained from it, and
 # what does not decide a result.

@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from parl_tf.report.labels import ordered_settings
-from parl_tf.report.selection import Group
+from parl_tf.report.records.labels import ordered_settings
+from parl_tf.report.records.selection import Group
 
 DEVIATION = (
     "Vote accuracy in per cent; ± is the sample standard deviation over training seeds, whose "

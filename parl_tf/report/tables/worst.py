@@ -1,10 +1,10 @@
 """Worst cases, which the paper does not have."""
 
-from parl_tf.report.captions import DEVIATION, WORST_MEANS, on_images, threat, trained
-from parl_tf.report.cells import Block, Row, Table, count, num_seeds, worst_cell
-from parl_tf.report.collection import Collection
-from parl_tf.report.labels import attack_label, dataset_label, ordered_datasets
-from parl_tf.report.selection import chosen_epsilon, groups_of, surrogate_labels, where
+from parl_tf.report.records.collection import Collection
+from parl_tf.report.records.labels import attack_label, dataset_label, ordered_datasets
+from parl_tf.report.records.selection import chosen_epsilon, groups_of, surrogate_labels, where
+from parl_tf.report.tables.captions import DEVIATION, WORST_MEANS, on_images, threat, trained
+from parl_tf.report.tables.cells import Block, Row, Table, count, num_seeds, worst_cell
 
 
 def worst_table(collection: Collection, *, epsilon: float | None = None) -> Table:

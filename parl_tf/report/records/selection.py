@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from parl_tf.errors import InputError
-from parl_tf.report.agreement import hyperparameters_of
-from parl_tf.report.collection import Result
-from parl_tf.report.labels import ordered_attacks, ordered_settings, plain
+from parl_tf.report.records.agreement import hyperparameters_of
+from parl_tf.report.records.collection import Result
+from parl_tf.report.records.labels import ordered_attacks, ordered_settings, plain
 from parl_tf.results.records import ModelCard
 
 SINGLE_SURROGATE = ("paper", "unlike-surrogates", "custom")

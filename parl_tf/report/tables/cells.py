@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from parl_tf.report.collection import Measurement, Result
-from parl_tf.report.labels import NOT_GIVEN, NOT_RUN
-from parl_tf.report.selection import Case, Group, case_of
+from parl_tf.report.records.collection import Measurement, Result
+from parl_tf.report.records.labels import NOT_GIVEN, NOT_RUN
+from parl_tf.report.records.selection import Case, Group, case_of
 
 Origin = Result | Measurement
 
