@@ -62,7 +62,7 @@ CHANGES = {
     "another seed": (pgd(OTHER, seed=1), "one seed .*0 .*1 "),
     "other hyperparameters": (
         pgd(OTHER, hyperparameters=hyperparameters("pgd", num_steps=7)),
-        "hyperparameters of pgd .*'num_steps', 50.*'num_steps', 7",
+        r"hyperparameters of pgd .*pgd\(.*num_steps=50,.*for PARL/7.*num_steps=7,.*for ENS_U",
     ),
     "another training": (
         pgd(card("parl7", 1, recipe={"epochs": 200})),

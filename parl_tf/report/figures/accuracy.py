@@ -1,64 +1,18 @@
-"""One evaluation at a glance: its records as a table and a figure."""
+"""One evaluation at a glance, as a figure."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
 from parl_tf.errors import InputError
-from parl_tf.report.figures.drawing import Series, draw_curves, drawn, save_figure
-from parl_tf.report.records.labels import NOT_RUN, attack_label, dataset_label, dataset_name, plain
+from parl_tf.report.figures.drawing import Point, Series, draw_curves, drawn, save_figure
+from parl_tf.report.records.labels import attack_label, dataset_label, dataset_name, plain
+from parl_tf.report.tables.accuracy import attack_names, crafted_on, distinct
+from parl_tf.results.keys import AttackKey
 from parl_tf.results.records import Record
 
 _THREATS = {"black_box": "black box", "white_box": "white box"}
-_ON_ITSELF = "itself"
-
-Variant = tuple[str, str]
-
-
-def accuracy_table(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
-    """Vote accuracies as a table of text cells, a row for each target, surrogate and epsilon.
-
-    Args:
-        records: Records of one evaluation: the same images for all.
-
-    Returns:
-        Header and rows. Accuracies are percentages; an attack with restarts has a column for
-        their mean and one for the per-example worst case. Examples crafted on several models
-        stand in rows of their own. A cell without a record says so.
-
-    Raises:
-        InputError: Two records of one target, attack and epsilon.
-    """
-    attacked = [record for record in records if record.attack != "clean"]
-    names = _variants(attacked)
-    columns = []
-    for variant in _ordered(map(_variant, attacked)):
-        columns.append((variant, "mean"))
-        if any(len(r.correct) > 1 for r in attacked if _variant(r) == variant):
-            columns.append((variant, "worst"))
-    several = {variant for variant, kind in columns if kind == "worst"}
-    made_on = _ordered(map(_made_on, attacked))
-    header = ["target", *(["crafted on"] if len(made_on) > 1 else []), "epsilon", "clean"]
-    for variant, kind in columns:
-        header.append(names[variant] + (f" {kind}" if variant in several else ""))
-    if len({record.key for record in records}) < len(records):
-        raise InputError("Expected one record for each target, attack and epsilon.")
-    found = {(r.target.name, _made_on(r), _variant(r), r.epsilon): r for r in records}
-    rows = []
-    for target in _ordered(record.target.name for record in records):
-        clean = next((r for r in records if (r.target.name, r.attack) == (target, "clean")), None)
-        for made in made_on or [""]:
-            same = [record for record in attacked if _made_on(record) == made]
-            for epsilon in sorted({record.epsilon for record in same}) or [0.0]:
-                row = [target, *([made] if len(made_on) > 1 else []), f"{epsilon:g}"]
-                row.append(_percent(clean, "mean"))
-                row += [
-                    _percent(found.get((target, made, variant, epsilon)), kind)
-                    for variant, kind in columns
-                ]
-                rows.append(row)
-    return header, rows
 
 
 def accuracy_figure(records: Sequence[Record], path: str | os.PathLike | None = None) -> Figure:
@@ -66,7 +20,7 @@ def accuracy_figure(records: Sequence[Record], path: str | os.PathLike | None = 
 
     Args:
         records: Records of one evaluation, crafted on one surrogate or on each target itself.
-        path: File to write; its ending decides the format.
+        path: File to write; its extension decides the format.
 
     Returns:
         The figure.
@@ -76,58 +30,31 @@ def accuracy_figure(records: Sequence[Record], path: str | os.PathLike | None = 
     """
     attacked = [record for record in records if record.attack != "clean"]
     if not attacked:
-        raise InputError("Expected records of at least one attack to draw.")
-    made_on = _ordered(map(_made_on, attacked))
+        raise InputError("Expected records of at least one attack to draw. Received: none.")
+    made_on = distinct(map(crafted_on, attacked))
     if len(made_on) > 1:
         raise InputError(
             f"Expected records of one surrogate in a figure. Received: {', '.join(made_on)}."
         )
-    names = _variants(attacked)
-    targets = _ordered(record.target.name for record in records)
-    panels = {}
-    for variant in _ordered(map(_variant, attacked)):
-        panels[names[variant]] = [
-            Series(label=target, points=_points(records, target, variant), index=index)
+    targets = distinct(record.target.name for record in records)
+    panels = {
+        name: [
+            Series(label=target, points=_points(records, target, attack), index=index)
             for index, target in enumerate(targets)
         ]
+        for attack, name in attack_names(attacked).items()
+    }
     figure = draw_curves(panels, _title(attacked))
     if path is not None:
         save_figure(figure, path)
     return figure
 
 
-def _points(records, target, variant) -> list[tuple[float, float, float | None]]:
+def _points(records: Sequence[Record], target: str, attack: AttackKey) -> list[Point]:
     """Epsilon, accuracy in per cent and no deviation, of clean images and one attack."""
     own = [record for record in records if record.target.name == target]
-    chosen = [record for record in own if record.attack == "clean" or _variant(record) == variant]
+    chosen = [r for r in own if r.attack == "clean" or r.attack_key == attack]
     return sorted((record.epsilon, 100 * record.accuracy, None) for record in chosen)
-
-
-def _variant(record) -> Variant:
-    """An attack with its hyperparameters."""
-    return record.attack, repr(sorted(record.hyperparameters.items()))
-
-
-def _variants(attacked) -> dict[Variant, str]:
-    """A name for each attack: with the hyperparameters that tell it from others of its name."""
-    of_name: dict[str, dict[Variant, dict]] = {}
-    for record in attacked:
-        of_name.setdefault(record.attack, {})[_variant(record)] = record.hyperparameters
-    names = {}
-    for attack, settings in of_name.items():
-        keys = sorted({key for given in settings.values() for key in given})
-        apart = [k for k in keys if len({repr(g.get(k)) for g in settings.values()}) > 1]
-        for variant, given in settings.items():
-            values = ", ".join(plain(given.get(key)) for key in apart)
-            names[variant] = attack_label(attack) + (f" ({values})" if values else "")
-    return names
-
-
-def _made_on(record) -> str:
-    """What a record's examples were crafted on."""
-    if record.attack == "clean":
-        return ""
-    return record.surrogate.name if record.surrogate else _ON_ITSELF
 
 
 def _title(attacked: Sequence[Record]) -> str:
@@ -142,15 +69,3 @@ def _title(attacked: Sequence[Record]) -> str:
     restarts = {attack_label(r.attack): len(r.correct) for r in attacked if len(r.correct) > 1}
     parts += [f"{attack} mean of {count} restarts" for attack, count in restarts.items()]
     return drawn(", ".join(parts))
-
-
-def _ordered(names: Iterable) -> list:
-    """Distinct values in the order of their first appearance."""
-    return list(dict.fromkeys(names))
-
-
-def _percent(record: Record | None, kind: str) -> str:
-    """An accuracy as a percentage, or what stands where there is none."""
-    if record is None:
-        return NOT_RUN
-    return f"{100 * (record.accuracy if kind == 'mean' else record.worst_case_accuracy):.1f}"

@@ -76,7 +76,7 @@ def _figure(
     panels: dict[str, list[Series]] = {}
     used = [*clean]
     for attack in group.attacks:
-        same = where(chosen, attack=attack, hyperparameters=group.standard(attack))
+        same = where(chosen, attack_key=group.standard(attack))
         if not same:
             continue
         used += same

@@ -4,9 +4,10 @@ import html
 from collections.abc import Iterable, Sequence
 
 from parl_tf.report.records.collection import Result, Source
-from parl_tf.report.records.labels import attack_label, dataset_label, plain, seed_of, setting_of
+from parl_tf.report.records.labels import dataset_label, plain, seed_of, setting_of
 from parl_tf.report.tables.captions import described
 from parl_tf.report.tables.cells import Origin
+from parl_tf.results.keys import AttackKey
 from parl_tf.results.records import ModelCard
 
 PAPER = "paper"
@@ -35,7 +36,7 @@ class Provenance:
     def __init__(self, sources: Sequence[Source]) -> None:
         self._files = {source: f"F{number}" for number, source in enumerate(sources, 1)}
         self._models: dict[tuple, str] = {}
-        self._attacks: dict[str, str] = {}
+        self._attacks: dict[AttackKey, str] = {}
         self._versions: dict[str, str] = {}
         self._entries: dict[tuple, list[str]] = {}
 
@@ -69,7 +70,7 @@ class Provenance:
             "<h3>Models</h3>",
             _table(("", "setting", "name", "fingerprint", "seed", "trained on"), models),
             "<h3>Attacks</h3>",
-            _table(("", "attack"), [[name, text] for text, name in self._attacks.items()]),
+            _table(("", "attack"), [[name, described(key)] for key, name in self._attacks.items()]),
             "<h3>Versions</h3>",
             _table(("", "packages"), [[name, text] for text, name in self._versions.items()]),
             f'<p id="{PAPER}">Numbers marked (paper): {html.escape(citation)}.</p>',
@@ -120,15 +121,7 @@ class Provenance:
 
     def _attack(self, origin: Origin) -> str:
         """Name of an attack in its list."""
-        if isinstance(origin, Result):
-            record = origin.record
-            given = tuple(sorted(record.hyperparameters.items()))
-            text = f"{attack_label(record.attack)} {described(given)}".strip()
-        else:
-            attack = origin.record.attack
-            given = tuple(sorted(i for i in attack.items() if i[0] not in ("name", "epsilon")))
-            text = f"{attack_label(plain(attack.get('name')))} {described(given)}".strip()
-        return self._attacks.setdefault(text, f"A{len(self._attacks) + 1}")
+        return self._attacks.setdefault(origin.record.attack_key, f"A{len(self._attacks) + 1}")
 
     def _version(self, versions) -> str:
         """Name of a set of versions in its list."""

@@ -56,11 +56,6 @@ def agreed(collection: Collection) -> Collection:
     return dataclasses.replace(collection, results=results, measurements=measurements)
 
 
-def hyperparameters_of(item: Result) -> tuple:
-    """Hyperparameters of an attack, to compare."""
-    return tuple(sorted(item.record.hyperparameters.items()))
-
-
 def _grouped(items: Iterable[Any], key) -> list[tuple[Any, list[Any]]]:
     """Items by a key, in the order of its first appearance."""
     groups: dict[Hashable, list[Any]] = {}
@@ -97,8 +92,7 @@ def _identity(item):
         record.target.fingerprint,
         record.threat_model,
         surrogate,
-        record.attack,
-        hyperparameters_of(item),
+        record.attack_key,
         record.epsilon,
         None if clean else record.seed,
     )
@@ -198,7 +192,8 @@ def _check_protocol(group: Sequence[Result], what: str) -> None:
     )
     _check_nested(group, f"epsilons ({what})", lambda item: item.record.epsilon)
     for attack, same in _grouped(group, lambda item: item.record.attack):
-        _check_nested(same, f"hyperparameters of {attack} ({what})", hyperparameters_of)
+        of_attack = f"hyperparameters of {attack} ({what})"
+        _check_nested(same, of_attack, lambda item: item.record.attack_key)
 
 
 def _check_nested(group, what, value) -> None:

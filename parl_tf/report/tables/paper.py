@@ -123,10 +123,9 @@ def _transfer_cells(single, several, setting, epsilon, seeds) -> list[Cell]:
             return Cell(note=NOT_RUN)
         found = where(
             group.results,
-            attack=attack,
+            attack_key=group.standard(attack),
             epsilon=epsilon,
             setting=setting,
-            hyperparameters=group.standard(attack),
             **also,
         )
         return over_seeds(found, value, seeds=seeds)
@@ -211,10 +210,8 @@ def table2(collection: Collection) -> Table:
 def _notes(group: Group, epsilon: float | None) -> list[str]:
     """How the black-box columns of Table 1 were made."""
     name = next(iter(surrogate_labels(group).values()))
-    shown = [attack for attack in group.attacks if attack in (*_ATTACKS, "mi-fgsm")]
-    attacks = "; ".join(
-        f"{attack_label(attack)} {described(group.standard(attack))}" for attack in shown
-    )
+    shown = [group.standard(name) for name in group.attacks if name in (*_ATTACKS, "mi-fgsm")]
+    attacks = "; ".join(described(attack) for attack in shown if attack)
     return [
         f"Black box at epsilon {epsilon:g} from one surrogate, {name} (protocol {group.protocol}).",
         on_images(group.num_examples),

@@ -32,8 +32,8 @@ def worst_table(collection: Collection, *, epsilon: float | None = None) -> Tabl
 
 def _has_several(group) -> bool:
     """Whether a group has several surrogates, or an attack several hyperparameters."""
-    settings = {(attack, parameters) for attack, parameters, _, _ in group.cases()}
-    return len(group.surrogates) > 1 or len(settings) > len(group.attacks)
+    attacks = {case.attack for case in group.cases()}
+    return len(group.surrogates) > 1 or len(attacks) > len(group.attacks)
 
 
 def _worst_block(group, given) -> Block:
@@ -51,7 +51,7 @@ def _worst_block(group, given) -> Block:
         cells = [worst_cell(group, results, setting, seeds) for _, results in columns]
         rows.append(Row(label=setting, cells=(count(seeds), *cells)))
     attacks = ", ".join(map(attack_label, group.attacks))
-    cases = len({(attack, parameters) for attack, parameters, _, _ in group.cases()})
+    cases = len({case.attack for case in group.cases()})
     made = "each target itself"
     if group.surrogates:
         made = ", ".join(surrogate_labels(group).values())
