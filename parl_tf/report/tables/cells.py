@@ -55,6 +55,11 @@ class Row:
     label: str
     cells: tuple[Cell, ...]
 
+    @property
+    def published(self) -> bool:
+        """Whether all numbers are the paper's."""
+        return all(cell.published for cell in self.cells)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Block:

@@ -25,6 +25,11 @@ class Diagnosis:
     checks: list[Check]
     origins: list[Result]
 
+    @property
+    def rows(self) -> list[list[str]]:
+        """The checks as rows of text cells."""
+        return [[check.check, OUTCOMES[check.passed], check.detail] for check in self.checks]
+
 
 def diagnoses(collection: Collection) -> list[Diagnosis]:
     """The checks of each target that was diagnosed."""
@@ -54,16 +59,11 @@ def diagnoses(collection: Collection) -> list[Diagnosis]:
     return found
 
 
-def rows_of(diagnosis: Diagnosis) -> list[list[str]]:
-    """Rows of text cells."""
-    return [[check.check, OUTCOMES[check.passed], check.detail] for check in diagnosis.checks]
-
-
 def to_markdown(found: list[Diagnosis]) -> str:
     """All checks in Markdown."""
     parts = [f"# {TITLE}\n", f"{CAPTION}\n"]
     for diagnosis in found:
-        parts += [f"## {markdown(diagnosis.title)}\n", markdown_table(HEADER, rows_of(diagnosis))]
+        parts += [f"## {markdown(diagnosis.title)}\n", markdown_table(HEADER, diagnosis.rows)]
     if not found:
         parts.append("not run\n")
     return "\n".join(parts)
