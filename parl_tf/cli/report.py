@@ -54,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _report(arguments: argparse.Namespace) -> dict[str, Any]:
     """Writes the report, prints Table 1, and returns the tables."""
     from parl_tf.cli.display import print_table
-    from parl_tf.report.formats import text_rows
-    from parl_tf.report.writing import PAGE, write_report
+    from parl_tf.report.page.writing import PAGE, write_report
+    from parl_tf.report.tables.formats import text_rows
 
     report = write_report(arguments.results, arguments.out, epsilon=arguments.epsilon)
     for block in report.tables[0].blocks:

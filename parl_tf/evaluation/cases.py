@@ -11,10 +11,11 @@ import numpy as np
 
 from parl_tf.attacks.base import Attack, Crafter
 from parl_tf.data.examples import Split
-from parl_tf.evaluation.examples import ExampleWriter
+from parl_tf.evaluation.examples import ExampleWriter, key_of
 from parl_tf.evaluation.judging import Judge, Verdict, judge_all, measured
 from parl_tf.results.files import ResultStore
-from parl_tf.results.records import ModelCard, Record, record_key
+from parl_tf.results.keys import CLEAN, RecordKey
+from parl_tf.results.records import ModelCard, Record
 
 Progress = Callable[[str, float], None]
 
@@ -66,12 +67,11 @@ class Part(NamedTuple):
         """Name of the surrogate, for black box."""
         return self.crafted_on if self.case.threat_model == "black_box" else None
 
-    def key(self, target: str) -> tuple:
+    def key(self, target: str) -> RecordKey:
         """Key of a target's record."""
         case = self.case
-        settings = dataclasses.asdict(case.attack)
-        return record_key(
-            target, case.threat_model, self.surrogate, case.attack.name, settings, case.epsilon
+        return RecordKey(
+            target, case.threat_model, self.surrogate, key_of(case.attack), case.epsilon
         )
 
 
@@ -113,7 +113,7 @@ class CaseRunner:
     def judge_clean(self) -> None:
         """Makes the records of clean images."""
         for name, judge in self.judges.items():
-            if self.store.get(record_key(name, "clean", None, "clean", {}, 0.0)) is None:
+            if self.store.get(RecordKey(name, "clean", None, CLEAN, 0.0)) is None:
                 began = time.monotonic()
                 verdict = self._judge({name: judge})[name]
                 seconds = time.monotonic() - began

@@ -6,7 +6,7 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,10 +15,25 @@ from parl_tf.data.examples import Split
 from parl_tf.errors import ExistingRunError, InputError, MissingFileError, UnreadableFileError
 from parl_tf.files import sha256_of, write_json
 from parl_tf.results.files import checksum, read_document
+from parl_tf.results.keys import AttackKey
 from parl_tf.results.records import FORMAT, ModelCard
 
 _INDEX = "examples.json"
 _BLOCK = 250  # images that are checked at a time
+
+
+class SetKey(NamedTuple):
+    """What a set of examples is of; `crafted_on` is the fingerprint of the model's weights."""
+
+    crafted_on: str
+    attack: AttackKey
+    epsilon: float
+    restart: int
+
+
+def key_of(attack: Attack) -> AttackKey:
+    """The key of an attack."""
+    return AttackKey.of(attack.name, dataclasses.asdict(attack))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,6 +59,12 @@ class ExampleSet:
     file: str
     sha256: str
 
+    @property
+    def key(self) -> SetKey:
+        """What tells a set apart from the others of a folder."""
+        attack = AttackKey.of(self.attack, self.hyperparameters)
+        return SetKey(self.crafted_on.fingerprint, attack, self.epsilon, self.restart)
+
 
 class ExampleWriter:
     """Writes adversarial examples into a folder, a batch at a time.
@@ -63,13 +84,13 @@ class ExampleWriter:
         self._folder = pathlib.Path(folder)
         self._examples = examples
         self._common = {key: common[key] for key in ("seed", "batch_size", "data", "versions")}
-        self._sets: dict[str, ExampleSet] = {}
+        self._sets: dict[SetKey, ExampleSet] = {}
         self._open: Any = None
         if (self._folder / _INDEX).exists():
             common_there, sets = read_examples(self._folder)
             if common_there != json.loads(json.dumps(self._common)):
                 raise ExistingRunError(f"{folder} holds other examples. Expected a new folder.")
-            self._sets = {found.file: found for found in sets}
+            self._sets = {found.key: found for found in sets}
             return
         if self._folder.exists() and (not self._folder.is_dir() or any(self._folder.iterdir())):
             raise ExistingRunError(f"{folder} holds something else. Expected a new folder.")
@@ -78,7 +99,7 @@ class ExampleWriter:
 
     def has(self, crafted_on: ModelCard, attack: Attack, epsilon: float, restart: int) -> bool:
         """Whether a set is there already."""
-        return f"{_name(crafted_on, attack, epsilon, restart)}.npy" in self._sets
+        return SetKey(crafted_on.fingerprint, key_of(attack), epsilon, restart) in self._sets
 
     def begin(
         self, crafted_on: ModelCard, attack: Attack, epsilon: float, restart: int
@@ -106,7 +127,7 @@ class ExampleWriter:
         self._open = None
         file = f"{partial.name.removesuffix('.partial')}.npy"
         os.replace(partial, self._folder / file)
-        self._sets[file] = ExampleSet(
+        made = ExampleSet(
             crafted_on=crafted_on,
             attack=attack.name,
             hyperparameters=settings,
@@ -115,6 +136,7 @@ class ExampleWriter:
             file=file,
             sha256=sha256_of(self._folder / file),
         )
+        self._sets[made.key] = made
         self._write_index()
 
     def _write_index(self) -> None:
@@ -145,6 +167,8 @@ def read_examples(folder: str | os.PathLike) -> tuple[dict[str, Any], list[Examp
         ]
         for found in sets:
             _check(found)
+        if len({found.key for found in sets}) < len(sets):
+            raise ValueError("two sets of one attack, strength and restart")
         data, numbers = common["data"], (common["seed"], common["batch_size"])
         if not isinstance(data, dict) or not isinstance(data.get("fingerprint"), str):
             raise ValueError("data without a fingerprint")
@@ -206,8 +230,6 @@ def _check(found: ExampleSet) -> None:
         raise ValueError(f"file {found.file!r}")
     if not isinstance(found.hyperparameters, dict) or not 0 < found.epsilon <= 1:
         raise ValueError(f"hyperparameters or epsilon of {found.file!r}")
-    if any(isinstance(value, dict | list) for value in found.hyperparameters.values()):
-        raise ValueError(f"hyperparameters of {found.file!r}")
     texts = (found.attack, found.crafted_on.name, found.crafted_on.fingerprint)
     if not all(isinstance(text, str) and text for text in texts):
         raise ValueError(f"names of {found.file!r}: {texts}")
@@ -217,9 +239,7 @@ def _check(found: ExampleSet) -> None:
 
 def grouped(sets: Sequence[ExampleSet]) -> list[list[ExampleSet]]:
     """Sets that differ in nothing but the restart together, in the order of their restarts."""
-    groups: dict[tuple, list[ExampleSet]] = {}
+    groups: dict[SetKey, list[ExampleSet]] = {}
     for found in sets:
-        settings = json.dumps(found.hyperparameters, sort_keys=True)
-        key = (found.crafted_on.fingerprint, found.attack, settings, found.epsilon)
-        groups.setdefault(key, []).append(found)
+        groups.setdefault(found.key._replace(restart=0), []).append(found)
     return [sorted(group, key=lambda found: found.restart) for group in groups.values()]

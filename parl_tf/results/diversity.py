@@ -10,6 +10,7 @@ import numpy as np
 from parl_tf.errors import UnreadableFileError
 from parl_tf.files import write_json
 from parl_tf.results.files import check_can_write, checksum, read_document
+from parl_tf.results.keys import AttackKey, Hyperparameters
 from parl_tf.results.records import FORMAT, ModelCard
 
 
@@ -52,6 +53,12 @@ class DiversityRecord:
     seed: int
     seconds: float
     versions: dict[str, str]
+
+    @property
+    def attack_key(self) -> AttackKey:
+        """The attack that `transfer` was measured with, to compare."""
+        given = {k: v for k, v in self.attack.items() if k not in ("name", "epsilon")}
+        return AttackKey.of(self.attack["name"], given)
 
 
 def save_diversity(record: DiversityRecord, path: str | os.PathLike) -> None:
@@ -103,5 +110,9 @@ def _check(record: DiversityRecord) -> None:
     for name, (found, wanted) in expected.items():
         if found != wanted:
             raise ValueError(f"{name} of shape {found}, expected {wanted}")
+    name, epsilon = record.attack["name"], record.attack["epsilon"]
+    if not isinstance(name, str) or not isinstance(epsilon, int | float):
+        raise ValueError(f"attack {name!r} at epsilon {epsilon!r}")
+    Hyperparameters(record.attack)  # refuses lists and objects
     if not isinstance(record.data, dict) or not isinstance(record.data.get("fingerprint"), str):
         raise ValueError("data without a fingerprint")

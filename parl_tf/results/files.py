@@ -9,6 +9,7 @@ from typing import Any
 
 from parl_tf.errors import ExistingRunError, InputError, MissingFileError, UnreadableFileError
 from parl_tf.files import write_json
+from parl_tf.results.keys import RecordKey
 from parl_tf.results.records import FORMAT, Record, from_json, to_json
 
 
@@ -116,7 +117,7 @@ class ResultStore:
             raise InputError(
                 f"Expected JSON values to describe with. Received: {error}."
             ) from error
-        self._records: dict[tuple, Record] = {}
+        self._records: dict[RecordKey, Record] = {}
         self.finished = False
         if self._path is None:
             return
@@ -132,7 +133,7 @@ class ResultStore:
         """The records so far, in the order in which they came."""
         return list(self._records.values())
 
-    def get(self, key: tuple) -> Record | None:
+    def get(self, key: RecordKey) -> Record | None:
         """The record of a key, if there is one yet."""
         return self._records.get(key)
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from parl_tf.errors import InputError
+from parl_tf.results.keys import AttackKey, Hyperparameters, RecordKey
 
 FORMAT = 2
 THREAT_MODELS = ("clean", "black_box", "white_box")
@@ -102,30 +103,21 @@ class Record:
         return float(np.mean(self.tied))
 
     @property
-    def key(self) -> tuple:
+    def attack_key(self) -> AttackKey:
+        """The attack with its hyperparameters, to compare.
+
+        Raises:
+            InputError: A hyperparameter is a list or a mapping.
+        """
+        return AttackKey.of(self.attack, self.hyperparameters)
+
+    @property
+    def key(self) -> RecordKey:
         """What tells a record apart from the others of one evaluation."""
         crafted_on = self.surrogate.name if self.surrogate else None
-        return record_key(
-            self.target.name,
-            self.threat_model,
-            crafted_on,
-            self.attack,
-            self.hyperparameters,
-            self.epsilon,
+        return RecordKey(
+            self.target.name, self.threat_model, crafted_on, self.attack_key, self.epsilon
         )
-
-
-def record_key(
-    target: str,
-    threat_model: str,
-    surrogate: str | None,
-    attack: str,
-    hyperparameters: dict[str, Any],
-    epsilon: float,
-) -> tuple:
-    """The `key` of the record with these attributes; models by name."""
-    settings = tuple(sorted(hyperparameters.items()))
-    return (target, threat_model, surrogate, attack, settings, float(epsilon))
 
 
 def to_json(record: Record) -> dict[str, Any]:
@@ -209,8 +201,7 @@ def _check(record: Record) -> None:
     objects = (record.hyperparameters, record.data, record.versions)
     if not all(isinstance(part, dict) for part in objects):
         raise ValueError("hyperparameters, data or versions that are not objects")
-    if any(isinstance(part, dict | list) for part in record.hyperparameters.values()):
-        raise ValueError("a hyperparameter that is not a number or text")
+    Hyperparameters(record.hyperparameters)  # refuses lists and objects
     if not isinstance(record.data.get("fingerprint"), str):
         raise ValueError("data without a fingerprint")
     if type(record.seed) is not int or type(record.batch_size) is not int:

@@ -26,7 +26,7 @@ from parl_tf.evaluation.cases import Case
 from parl_tf.evaluation.robustness import evaluate_cases, evaluate_robustness
 from parl_tf.evaluation.saved_examples import evaluate_examples
 from parl_tf.protocols import PROTOCOLS
-from parl_tf.report.collection import collect
+from parl_tf.report.records.collection import collect
 from parl_tf.training.fitting import build_ensemble, train
 from parl_tf.training.recipes import Recipe, recipe_for
 

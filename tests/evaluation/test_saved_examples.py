@@ -412,6 +412,12 @@ def test_an_index_that_makes_no_sense_is_refused_with_any_checksum(folder, chang
         show(folder)
 
 
+def test_two_sets_of_one_restart_are_refused(folder):
+    rewrite(folder, lambda index: index["sets"].append({**index["sets"][0]}))
+    with pytest.raises(UnreadableFileError, match="two sets of one attack"):
+        show(folder)
+
+
 def test_an_index_of_another_format_is_refused(folder):
     rewrite(folder, lambda index: index.update(format=1))
     with pytest.raises(UnreadableFileError, match="has format 1"):

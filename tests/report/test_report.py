@@ -68,6 +68,18 @@ def test_several_surrogates_are_rows_and_hyperparameters_columns():
         accuracy_figure(records)
 
 
+def test_equal_hyperparameters_are_one_column_and_missing_ones_are_named():
+    records = [
+        attacked(PARL, "pgd", 0.03, [[1, 0, 0, 0]], num_steps=5),
+        attacked(UNPROTECTED, "pgd", 0.03, [[1, 1, 0, 0]], num_steps=5.0),
+    ]
+    assert accuracy_table(records)[0] == ["target", "epsilon", "clean", "PGD"]
+    records.append(attacked(PARL, "pgd", 0.03, [[1, 1, 0, 0]], num_steps=5, step_size=None))
+    names = ["PGD (no step_size)", "PGD (None)"]
+    assert accuracy_table(records)[0][3:] == names
+    assert [axis.get_title() for axis in accuracy_figure(records).axes] == names
+
+
 def test_two_records_for_one_cell_are_refused():
     with pytest.raises(InputError, match="one record for each"):
         accuracy_table([*RECORDS, RECORDS[-1]])
@@ -118,7 +130,7 @@ def test_cka_figure_names_ensembles_with_their_means():
 
 
 def test_a_target_without_configuration_is_its_own_setting():
-    from parl_tf.report.labels import setting_of
+    from parl_tf.report.records.labels import setting_of
 
     assert setting_of(PARL) == "parl"
     assert setting_of(card("parl7-at", 0)) == "PARL/7 + AT"

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import dataclasses
 import html.parser
 import json
 import os
@@ -14,13 +15,13 @@ import pytest
 from report_records import card, hyperparameters, record, surrogate, write_grid, write_records
 
 from parl_tf.cli import report as tool
-from parl_tf.report.agreement import agreed
-from parl_tf.report.collection import collect
-from parl_tf.report.curves import black_box_figure
-from parl_tf.report.drawing import figure_bytes
-from parl_tf.report.figures import draw_all, file_names
-from parl_tf.report.formats import text_rows
-from parl_tf.report.writing import write_report
+from parl_tf.report.figures.curves import black_box_figure
+from parl_tf.report.figures.drawing import figure_bytes
+from parl_tf.report.figures.paper import draw_all, file_names
+from parl_tf.report.page.writing import write_report
+from parl_tf.report.records.agreement import agreed
+from parl_tf.report.records.collection import collect
+from parl_tf.report.tables.formats import text_rows
 from parl_tf.results.records import ModelCard
 
 pytestmark = pytest.mark.xdist_group("report")  # they share one report
@@ -217,12 +218,14 @@ def test_names_of_strangers_are_shown_and_not_run(tmp_path):
         correct=[[1] * 40] * 2,
         versions={"<s>": "</td>"},
     )
-    write_records([attacked], tmp_path / "<em>.json")
+    white_box = {"threat_model": "white_box", "surrogate": None, "protocol": "diagnostics"}
+    checked = dataclasses.replace(attacked, **white_box, attack="<q>")
+    write_records([attacked, checked], tmp_path / "<em>.json", finished=False)
     write_report([tmp_path / "<em>.json"], tmp_path / "out")
     text = (tmp_path / "out" / "index.html").read_text()
     page = Page(text)
     assert 'alert("$x_1")</script>| &{%}[/b]' in "".join(page.cells)
-    assert not {"script", "b", "i", "u", "s", "em"} & {tag for tag, _ in page.tags}
+    assert not {"script", "b", "i", "u", "s", "em", "q"} & {tag for tag, _ in page.tags}
     assert tool.main([str(tmp_path / "<em>.json"), "--out", str(tmp_path / "out")]) == 0
     assert r"\textless{}script\textgreater{}" in (tmp_path / "out" / "table1.tex").read_text()
     assert "&lt;script>" in (tmp_path / "out" / "table1.md").read_text()

@@ -9,13 +9,13 @@ from report_records import write_records as write
 
 from parl_tf.defences.former_arguments import FORMER_ARGUMENTS
 from parl_tf.errors import ExistingRunError, InputError, MissingFileError, UnreadableFileError
-from parl_tf.report.agreement import agreed
-from parl_tf.report.collection import collect
-from parl_tf.report.figures import draw_all, not_drawn
-from parl_tf.report.masking import diagnoses
-from parl_tf.report.tables import table1, table2
-from parl_tf.report.worst import worst_table
-from parl_tf.report.writing import write_report
+from parl_tf.report.figures.paper import draw_all, not_drawn
+from parl_tf.report.page.writing import write_report
+from parl_tf.report.records.agreement import agreed
+from parl_tf.report.records.collection import collect
+from parl_tf.report.tables.masking import diagnoses
+from parl_tf.report.tables.paper import table1, table2
+from parl_tf.report.tables.worst import worst_table
 from parl_tf.results.diversity import save_diversity
 
 ONES = [[1] * 40]
@@ -63,7 +63,7 @@ CHANGES = {
     "another seed": (pgd(OTHER, seed=1), "one seed .*0 .*1 "),
     "other hyperparameters": (
         pgd(OTHER, hyperparameters=hyperparameters("pgd", num_steps=7)),
-        "hyperparameters of pgd .*'num_steps', 50.*'num_steps', 7",
+        r"hyperparameters of pgd .*pgd\(.*num_steps=50,.*for PARL/7.*num_steps=7,.*for ENS_U",
     ),
     "another training": (
         pgd(card("parl7", 1, recipe={"epochs": 200})),

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parl_tf.errors import InputError
+from parl_tf.results.keys import AttackKey
 from parl_tf.results.records import ModelCard, Record, from_json, survived_all, to_json
 
 CARD = ModelCard(name="parl", fingerprint="0011", config={"method": "parl", "seed": 0})
@@ -231,6 +232,31 @@ def test_keys_tell_records_apart():
     assert len({one.key for one in others}) == len(others)
     turned = dict(reversed(record().hyperparameters.items()))
     assert record(hyperparameters=turned, seconds=9.0).key == record().key
+
+
+@pytest.mark.parametrize(
+    ("other", "equal"),
+    [
+        ({"loss": "margin", "num_steps": 5}, True),  # another order
+        ({"num_steps": 5.0, "loss": "margin"}, True),  # as a reader of JSON may return it
+        ({"num_steps": 5, "loss": "margin", "step_size": None}, False),
+        ({"num_steps": 5, "loss": "5"}, False),
+        ({"num_steps": "5", "loss": "margin"}, False),
+        ({}, False),
+    ],
+)
+def test_attacks_are_equal_by_their_names_and_hyperparameters(other, equal):
+    key = AttackKey.of("pgd", {"num_steps": 5, "loss": "margin"})
+    found = AttackKey.of("pgd", other)
+    assert (key == found) is equal
+    assert (len({key, found}) == 1) is equal
+    assert AttackKey.of("bim", key.hyperparameters) != key
+
+
+@pytest.mark.parametrize("value", [[1], {"a": 1}])
+def test_a_hyperparameter_that_is_no_scalar_is_refused_by_name(value):
+    with pytest.raises(InputError, match="for num_steps. Received: "):
+        AttackKey.of("pgd", {"num_steps": value})
 
 
 def test_images_that_survive_all_records():

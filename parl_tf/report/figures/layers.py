@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from parl_tf.errors import InputError
-from parl_tf.report.collection import Collection, Measurement
-from parl_tf.report.drawing import ReportFigure, drawn, finish, look, save_figure
-from parl_tf.report.labels import dataset_label, num_layers_of, ordered_settings, plain
+from parl_tf.report.figures.drawing import ReportFigure, drawn, finish, look, save_figure
+from parl_tf.report.records.collection import Collection, Measurement
+from parl_tf.report.records.labels import dataset_label, num_layers_of, ordered_settings, plain
 from parl_tf.results.diversity import DiversityRecord
 
 

@@ -1,10 +1,10 @@
 """Worst cases, which the paper does not have."""
 
-from parl_tf.report.captions import DEVIATION, WORST_MEANS, on_images, threat, trained
-from parl_tf.report.cells import Block, Row, Table, count, num_seeds, worst_cell
-from parl_tf.report.collection import Collection
-from parl_tf.report.labels import attack_label, dataset_label, ordered_datasets
-from parl_tf.report.selection import chosen_epsilon, groups_of, surrogate_labels, where
+from parl_tf.report.records.collection import Collection
+from parl_tf.report.records.labels import attack_label, dataset_label, ordered_datasets
+from parl_tf.report.records.selection import chosen_epsilon, groups_of, surrogate_labels, where
+from parl_tf.report.tables.captions import DEVIATION, WORST_MEANS, on_images, threat, trained
+from parl_tf.report.tables.cells import Block, Row, Table, count, num_seeds, worst_cell
 
 
 def worst_table(collection: Collection, *, epsilon: float | None = None) -> Table:
@@ -32,8 +32,8 @@ def worst_table(collection: Collection, *, epsilon: float | None = None) -> Tabl
 
 def _has_several(group) -> bool:
     """Whether a group has several surrogates, or an attack several hyperparameters."""
-    settings = {(attack, parameters) for attack, parameters, _, _ in group.cases()}
-    return len(group.surrogates) > 1 or len(settings) > len(group.attacks)
+    attacks = {case.attack for case in group.cases()}
+    return len(group.surrogates) > 1 or len(attacks) > len(group.attacks)
 
 
 def _worst_block(group, given) -> Block:
@@ -51,7 +51,7 @@ def _worst_block(group, given) -> Block:
         cells = [worst_cell(group, results, setting, seeds) for _, results in columns]
         rows.append(Row(label=setting, cells=(count(seeds), *cells)))
     attacks = ", ".join(map(attack_label, group.attacks))
-    cases = len({(attack, parameters) for attack, parameters, _, _ in group.cases()})
+    cases = len({case.attack for case in group.cases()})
     made = "each target itself"
     if group.surrogates:
         made = ", ".join(surrogate_labels(group).values())

@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-from parl_tf.report.cells import Block, Cell, Table
+from parl_tf.report.tables.cells import Block, Cell, Table
 
 _LATEX: dict[str, str | int | None] = {
     "\\": r"\textbackslash{}",

@@ -9,7 +9,7 @@ from typing import Any
 
 from parl_tf.arguments import listed
 from parl_tf.errors import InputError, MissingFileError, UnreadableFileError
-from parl_tf.report.labels import dataset_name, ordered_settings, plain, seed_of, setting_of
+from parl_tf.report.records.labels import dataset_name, ordered_settings, plain, seed_of, setting_of
 from parl_tf.results.diversity import DiversityRecord, load_diversity
 from parl_tf.results.files import load_records, read_document
 from parl_tf.results.records import Record

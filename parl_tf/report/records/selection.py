@@ -2,12 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from parl_tf.errors import InputError
-from parl_tf.report.agreement import hyperparameters_of
-from parl_tf.report.collection import Result
-from parl_tf.report.labels import ordered_attacks, ordered_settings, plain
+from parl_tf.report.records.collection import Result
+from parl_tf.report.records.labels import ordered_attacks, ordered_settings, plain
+from parl_tf.results.keys import AttackKey
 from parl_tf.results.records import ModelCard
 
 SINGLE_SURROGATE = ("paper", "unlike-surrogates", "custom")
@@ -16,7 +16,19 @@ WHITE_BOX = ("white-box", "custom")
 PREFERRED_EPSILON, LARGEST_EPSILON = 0.07, 0.1
 _STANDARD = {"loss": "cross_entropy", "fusion": "probabilities"}
 
-Case = tuple[str, tuple, float, str | None]
+
+class Case(NamedTuple):
+    """What was done to a target.
+
+    Attributes:
+        attack: The attack.
+        epsilon: Its strength.
+        surrogate: Fingerprint of the surrogate; None for the target itself.
+    """
+
+    attack: AttackKey
+    epsilon: float
+    surrogate: str | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,15 +83,15 @@ class Group:
         """Number of images."""
         return self.results[0].record.num_examples
 
-    def standard(self, attack: str) -> tuple | None:
-        """Hyperparameters of an attack that stand for it where only one can.
+    def standard(self, name: str) -> AttackKey | None:
+        """The attack of a name that stands for all of that name; None if it was not run.
 
-        Cross-entropy of the mean probability if it was run; of several, those of most steps and
-        restarts.
+        The one on the cross-entropy of the mean probability; of several, the one with most steps,
+        then with most restarts.
         """
-        same = [result for result in self.results if result.record.attack == attack]
-        found = list(dict.fromkeys(map(hyperparameters_of, same)))
-        return max(found, key=_standing) if found else None
+        keys = [result.record.attack_key for result in self.results]
+        found = dict.fromkeys(key for key in keys if key.name == name)
+        return max(found, key=_standing, default=None)
 
     def cases(self, results: Iterable[Result] | None = None) -> list[Case]:
         """What was run, in the order of its appearance."""
@@ -91,7 +103,7 @@ def case_of(result: Result) -> Case:
     """What was done to the target of a result."""
     record = result.record
     surrogate = record.surrogate.fingerprint if record.surrogate else None
-    return (record.attack, hyperparameters_of(result), record.epsilon, surrogate)
+    return Case(record.attack_key, record.epsilon, surrogate)
 
 
 def groups_of(results: Sequence[Result]) -> list[Group]:
@@ -165,10 +177,9 @@ def chosen_epsilon(groups: Iterable[Group], given: float | None = None) -> float
 
 
 def where(results: Iterable[Result], **wanted: Any) -> list[Result]:
-    """Results whose records have these values; `surrogate` and `hyperparameters` as in a `Case`."""
+    """Results whose records have these values; `surrogate` is a fingerprint, as in a `Case`."""
     tests: dict[str, Callable[[Result], Any]] = {
-        "surrogate": lambda result: case_of(result)[3],
-        "hyperparameters": hyperparameters_of,
+        "surrogate": lambda result: case_of(result).surrogate,
         "setting": lambda result: result.setting,
     }
 
@@ -182,9 +193,9 @@ def where(results: Iterable[Result], **wanted: Any) -> list[Result]:
     ]
 
 
-def _standing(hyperparameters: tuple) -> tuple:
-    """How near hyperparameters are to an attack's usual ones, and how strong."""
-    given = dict(hyperparameters)
+def _standing(attack: AttackKey) -> tuple[float, ...]:
+    """How near an attack's hyperparameters are to its usual ones, and how strong it is."""
+    given = attack.hyperparameters
     usual = sum(given.get(name, value) == value for name, value in _STANDARD.items())
     numbers = (given.get("num_steps", 0), given.get("restarts", 1))
     strength = tuple(n if isinstance(n, int | float) else 0 for n in numbers)

@@ -7,13 +7,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from parl_tf.report.captions import on_images, trained
-from parl_tf.report.cells import Origin
-from parl_tf.report.collection import Collection
-from parl_tf.report.curves import black_box_figure, white_box_figure
-from parl_tf.report.directions import gradient_figure
-from parl_tf.report.labels import dataset_label, ordered_datasets, ordered_settings
-from parl_tf.report.layers import similarity_figure
+from parl_tf.report.figures.curves import black_box_figure, white_box_figure
+from parl_tf.report.figures.directions import gradient_figure
+from parl_tf.report.figures.layers import similarity_figure
+from parl_tf.report.records.collection import Collection
+from parl_tf.report.records.labels import dataset_label, ordered_datasets, ordered_settings
+from parl_tf.report.tables.captions import on_images, trained
+from parl_tf.report.tables.cells import Origin
 
 _BARS = (
     "Points are means over training seeds, bars one sample standard deviation. PGD is the mean "

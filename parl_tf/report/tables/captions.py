@@ -4,8 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from parl_tf.report.labels import ordered_settings
-from parl_tf.report.selection import Group
+from parl_tf.report.records.labels import attack_label, ordered_settings, plain
+from parl_tf.report.records.selection import Group
+from parl_tf.results.keys import AttackKey
 
 DEVIATION = (
     "Vote accuracy in per cent; ± is the sample standard deviation over training seeds, whose "
@@ -23,10 +24,11 @@ def on_images(number: int) -> str:
     return f"n = {number:,} test images: one standard error is up to {error:.1f} points."
 
 
-def described(hyperparameters: tuple | None) -> str:
-    """Hyperparameters in brackets."""
-    given = [f"{name} {value}" for name, value in hyperparameters or () if value is not None]
-    return f"({', '.join(given)})" if given else ""
+def described(attack: AttackKey) -> str:
+    """An attack with its hyperparameters in brackets."""
+    given = [f"{plain(k)} {plain(v)}" for k, v in attack.hyperparameters.items() if v is not None]
+    label = attack_label(attack.name)
+    return f"{label} ({', '.join(given)})" if given else label
 
 
 def trained(results: Sequence[Any], who: str = "Targets") -> list[str]:

@@ -7,18 +7,18 @@ import re
 from collections.abc import Sequence
 
 from parl_tf.errors import ExistingRunError
-from parl_tf.report.agreement import agreed
-from parl_tf.report.cells import Table
-from parl_tf.report.collection import collect
-from parl_tf.report.diversity import diversity_table
-from parl_tf.report.drawing import figure_bytes
-from parl_tf.report.figures import draw_all, not_drawn
-from parl_tf.report.formats import to_csv, to_latex, to_markdown
-from parl_tf.report.masking import diagnoses
-from parl_tf.report.masking import to_markdown as checks_to_markdown
-from parl_tf.report.page import GENERATOR, render_page
-from parl_tf.report.tables import table1, table2
-from parl_tf.report.worst import worst_table
+from parl_tf.report.figures.drawing import figure_bytes
+from parl_tf.report.figures.paper import draw_all, not_drawn
+from parl_tf.report.page.rendering import GENERATOR, render_page
+from parl_tf.report.records.agreement import agreed
+from parl_tf.report.records.collection import collect
+from parl_tf.report.tables.cells import Table
+from parl_tf.report.tables.diversity import diversity_table
+from parl_tf.report.tables.formats import to_csv, to_latex, to_markdown
+from parl_tf.report.tables.masking import diagnoses
+from parl_tf.report.tables.masking import to_markdown as checks_to_markdown
+from parl_tf.report.tables.paper import table1, table2
+from parl_tf.report.tables.worst import worst_table
 
 PAGE = "index.html"
 _OWN = re.compile(

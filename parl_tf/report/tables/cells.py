@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from parl_tf.report.collection import Measurement, Result
-from parl_tf.report.labels import NOT_GIVEN, NOT_RUN
-from parl_tf.report.selection import Case, Group, case_of
+from parl_tf.report.records.collection import Measurement, Result
+from parl_tf.report.records.labels import NOT_GIVEN, NOT_RUN
+from parl_tf.report.records.selection import Case, Group, case_of
 
 Origin = Result | Measurement
 
@@ -54,6 +54,11 @@ class Row:
 
     label: str
     cells: tuple[Cell, ...]
+
+    @property
+    def published(self) -> bool:
+        """Whether all numbers are the paper's."""
+        return all(cell.published for cell in self.cells)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

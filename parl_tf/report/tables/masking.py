@@ -3,9 +3,9 @@
 import dataclasses
 
 from parl_tf.evaluation.diagnostics import Check, masking_checks
-from parl_tf.report.collection import Collection, Result
-from parl_tf.report.formats import markdown, markdown_table
-from parl_tf.report.labels import dataset_label, ordered_datasets, ordered_settings
+from parl_tf.report.records.collection import Collection, Result
+from parl_tf.report.records.labels import dataset_label, ordered_datasets, ordered_settings
+from parl_tf.report.tables.formats import markdown, markdown_table
 
 OUTCOMES = {True: "pass", False: "FAIL", None: "not run"}
 HEADER = ("expected", "outcome", "numbers, in per cent")
@@ -24,6 +24,11 @@ class Diagnosis:
     title: str
     checks: list[Check]
     origins: list[Result]
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """The checks as rows of text cells."""
+        return [[check.check, OUTCOMES[check.passed], check.detail] for check in self.checks]
 
 
 def diagnoses(collection: Collection) -> list[Diagnosis]:
@@ -54,16 +59,11 @@ def diagnoses(collection: Collection) -> list[Diagnosis]:
     return found
 
 
-def rows_of(diagnosis: Diagnosis) -> list[list[str]]:
-    """Rows of text cells."""
-    return [[check.check, OUTCOMES[check.passed], check.detail] for check in diagnosis.checks]
-
-
 def to_markdown(found: list[Diagnosis]) -> str:
     """All checks in Markdown."""
     parts = [f"# {TITLE}\n", f"{CAPTION}\n"]
     for diagnosis in found:
-        parts += [f"## {markdown(diagnosis.title)}\n", markdown_table(HEADER, rows_of(diagnosis))]
+        parts += [f"## {markdown(diagnosis.title)}\n", markdown_table(HEADER, diagnosis.rows)]
     if not found:
         parts.append("not run\n")
     return "\n".join(parts)

@@ -7,8 +7,8 @@ from typing import Any
 
 from parl_tf.defences.former_arguments import completed
 from parl_tf.errors import InputError
-from parl_tf.report.collection import Collection, Measurement, Result
-from parl_tf.report.labels import plain
+from parl_tf.report.records.collection import Collection, Measurement, Result
+from parl_tf.report.records.labels import plain
 
 # What seeds of one setting may differ in: the seed itself, the start that was trained from it, and
 # what does not decide a result.
@@ -57,11 +57,6 @@ def agreed(collection: Collection) -> Collection:
     return dataclasses.replace(collection, results=results, measurements=measurements)
 
 
-def hyperparameters_of(item: Result) -> tuple:
-    """Hyperparameters of an attack, to compare."""
-    return tuple(sorted(item.record.hyperparameters.items()))
-
-
 def _grouped(items: Iterable[Any], key) -> list[tuple[Any, list[Any]]]:
     """Items by a key, in the order of its first appearance."""
     groups: dict[Hashable, list[Any]] = {}
@@ -98,8 +93,7 @@ def _identity(item):
         record.target.fingerprint,
         record.threat_model,
         surrogate,
-        record.attack,
-        hyperparameters_of(item),
+        record.attack_key,
         record.epsilon,
         None if clean else record.seed,
     )
@@ -205,7 +199,8 @@ def _check_protocol(group: Sequence[Result], what: str) -> None:
     )
     _check_nested(group, f"epsilons ({what})", lambda item: item.record.epsilon)
     for attack, same in _grouped(group, lambda item: item.record.attack):
-        _check_nested(same, f"hyperparameters of {attack} ({what})", hyperparameters_of)
+        of_attack = f"hyperparameters of {attack} ({what})"
+        _check_nested(same, of_attack, lambda item: item.record.attack_key)
 
 
 def _check_nested(group, what, value) -> None:

@@ -3,9 +3,9 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from parl_tf.report.collection import Collection, Measurement
-from parl_tf.report.drawing import ReportFigure, drawn
-from parl_tf.report.labels import dataset_label, num_layers_of, ordered_settings
+from parl_tf.report.figures.drawing import ReportFigure, drawn
+from parl_tf.report.records.collection import Collection, Measurement
+from parl_tf.report.records.labels import dataset_label, num_layers_of, ordered_settings
 
 _COLUMNS = 4
 

@@ -24,6 +24,9 @@ _FORMATS: Mapping[str, dict[str, Any]] = {
     "png": {"Software": None},
 }
 
+Point = tuple[float, float, float | None]
+"""x, y and the deviation of y, where there is one."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Series:
@@ -36,7 +39,7 @@ class Series:
     """
 
     label: str
-    points: Sequence[tuple[float, float, float | None]]
+    points: Sequence[Point]
     index: int
 
 

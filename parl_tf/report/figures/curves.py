@@ -4,11 +4,15 @@ from collections.abc import Callable, Sequence
 
 from matplotlib.figure import Figure
 
-from parl_tf.report.cells import mean_accuracy, over_seeds
-from parl_tf.report.collection import Collection, Result
-from parl_tf.report.drawing import Series, draw_curves, drawn
-from parl_tf.report.labels import attack_label, dataset_label, num_layers_of, ordered_settings
-from parl_tf.report.selection import (
+from parl_tf.report.figures.drawing import Series, draw_curves, drawn
+from parl_tf.report.records.collection import Collection, Result
+from parl_tf.report.records.labels import (
+    attack_label,
+    dataset_label,
+    num_layers_of,
+    ordered_settings,
+)
+from parl_tf.report.records.selection import (
     SINGLE_SURROGATE,
     WHITE_BOX,
     Group,
@@ -17,6 +21,7 @@ from parl_tf.report.selection import (
     surrogate_labels,
     where,
 )
+from parl_tf.report.tables.cells import mean_accuracy, over_seeds
 
 
 def black_box_figure(
@@ -69,7 +74,7 @@ def _figure(
     panels: dict[str, list[Series]] = {}
     used = [*clean]
     for attack in group.attacks:
-        same = where(chosen, attack=attack, hyperparameters=group.standard(attack))
+        same = where(chosen, attack_key=group.standard(attack))
         if not same:
             continue
         used += same

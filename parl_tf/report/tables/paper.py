@@ -5,8 +5,30 @@ from collections.abc import Sequence
 from parl_tf.attacks import PAPER_ATTACKS
 from parl_tf.attacks.names import MI_FGSM, PGD
 from parl_tf.errors import InputError
-from parl_tf.report.captions import DEVIATION, WORST_MEANS, described, on_images, trained
-from parl_tf.report.cells import (
+from parl_tf.report.records.collection import Collection, Result
+from parl_tf.report.records.labels import (
+    NOT_RUN,
+    PAPER_DATASETS,
+    PAPER_SETTINGS,
+    attack_label,
+    dataset_label,
+    num_layers_of,
+    ordered_datasets,
+    ordered_settings,
+)
+from parl_tf.report.records.selection import (
+    SEVERAL_SURROGATES,
+    SINGLE_SURROGATE,
+    Group,
+    chosen_epsilon,
+    clean_on,
+    find,
+    groups_of,
+    surrogate_labels,
+    where,
+)
+from parl_tf.report.tables.captions import DEVIATION, WORST_MEANS, described, on_images, trained
+from parl_tf.report.tables.cells import (
     Block,
     Cell,
     Row,
@@ -18,29 +40,7 @@ from parl_tf.report.cells import (
     published,
     worst_cell,
 )
-from parl_tf.report.collection import Collection, Result
-from parl_tf.report.labels import (
-    NOT_RUN,
-    PAPER_DATASETS,
-    PAPER_SETTINGS,
-    attack_label,
-    dataset_label,
-    num_layers_of,
-    ordered_datasets,
-    ordered_settings,
-)
-from parl_tf.report.published import CITATION, TABLE1, TABLE1_COLUMNS, TABLE2, TABLE2_LAYERS
-from parl_tf.report.selection import (
-    SEVERAL_SURROGATES,
-    SINGLE_SURROGATE,
-    Group,
-    chosen_epsilon,
-    clean_on,
-    find,
-    groups_of,
-    surrogate_labels,
-    where,
-)
+from parl_tf.report.tables.published import CITATION, TABLE1, TABLE1_COLUMNS, TABLE2, TABLE2_LAYERS
 
 
 def table1(collection: Collection, *, epsilon: float | None = None) -> Table:
@@ -123,10 +123,9 @@ def _transfer_cells(single, several, setting, epsilon, seeds) -> list[Cell]:
             return Cell(note=NOT_RUN)
         found = where(
             group.results,
-            attack=attack,
+            attack_key=group.standard(attack),
             epsilon=epsilon,
             setting=setting,
-            hyperparameters=group.standard(attack),
             **also,
         )
         return over_seeds(found, value, seeds=seeds)
@@ -209,10 +208,8 @@ def table2(collection: Collection) -> Table:
 def _notes(group: Group, epsilon: float | None) -> list[str]:
     """How the black-box columns of Table 1 were made."""
     name = next(iter(surrogate_labels(group).values()))
-    shown = [attack for attack in group.attacks if attack in (*PAPER_ATTACKS, MI_FGSM)]
-    attacks = "; ".join(
-        f"{attack_label(attack)} {described(group.standard(attack))}" for attack in shown
-    )
+    kept = [name for name in group.attacks if name in (*PAPER_ATTACKS, MI_FGSM)]
+    attacks = "; ".join(described(attack) for attack in map(group.standard, kept) if attack)
     return [
         f"Black box at epsilon {epsilon:g} from one surrogate, {name} (protocol {group.protocol}).",
         on_images(group.num_examples),

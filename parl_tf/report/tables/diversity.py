@@ -4,10 +4,10 @@ import functools
 
 import numpy as np
 
-from parl_tf.report.captions import trained
-from parl_tf.report.cells import Block, Row, Table, count, num_seeds, over_seeds
-from parl_tf.report.collection import Collection, Measurement
-from parl_tf.report.labels import dataset_label, ordered_datasets, ordered_settings, plain
+from parl_tf.report.records.collection import Collection, Measurement
+from parl_tf.report.records.labels import dataset_label, ordered_datasets, ordered_settings, plain
+from parl_tf.report.tables.captions import trained
+from parl_tf.report.tables.cells import Block, Row, Table, count, num_seeds, over_seeds
 
 _COLUMNS = {
     "cka": "CKA",

@@ -1,0 +1,1 @@
+"""Records as a report takes them: collected, compared, chosen and named."""

@@ -1,0 +1,1 @@
+"""Tables as functions of records, and their forms as text."""
