@@ -4,6 +4,7 @@ import pathlib
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 
 from parl_tf.cli import attack, train
 from parl_tf.cli.common import run
@@ -20,12 +21,12 @@ _RUNS = {
 _ATTACK = shlex.split("--epsilon 0.05 0.1 0.15 --num-examples 64 --num-steps 10 --restarts 2")
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Trains, attacks, prints the table and draws the figure; returns an exit status."""
     Parser(
         prog="parl-quickstart",
         description=f"Trains, attacks and reports on handwritten digits, into {_FOLDER}.",
-    ).parse_args()
+    ).parse_args(argv)
     began = time.monotonic()
     results, figure = _FOLDER / "results.json", _FOLDER / "accuracy.png"
     for name, options in _RUNS.items():

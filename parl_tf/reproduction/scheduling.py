@@ -133,7 +133,7 @@ def _read(note: pathlib.Path) -> dict[str, Any]:
 
 def execute_here(job: Job, log: pathlib.Path) -> int:
     """Runs a job's tool in a process of its own on this machine."""
-    command = [sys.executable, "-m", f"parl_tf.cli.{job.tool}", *job.arguments]
+    command = [sys.executable, "-m", "parl_tf_tools", job.tool, *job.arguments]
     with open(log, "ab") as file:
         file.write(f"$ {job.command}\n".encode())
         file.flush()

@@ -250,7 +250,7 @@ def test_two_workers_are_refused_with_what_to_do_instead():
 
 def tool(*arguments):
     """Runs parl-train as a process of its own."""
-    return begin("from parl_tf.cli.train import main\nsys.exit(main(sys.argv[1:]))", *arguments)
+    return begin("import parl_tf_tools, sys\nsys.exit(parl_tf_tools.train())", *arguments)
 
 
 @pytest.mark.slow
