@@ -289,4 +289,4 @@ def test_devices_that_are_not_there_are_refused(tmp_path, capsys):
     tf.constant(0)  # from here on the CPU is one device
     options = ["--method", "unprotected", "--dataset", "digits", "--devices", "2"]
     assert train.main([*options, "--out", str(tmp_path / "run")]) == 2
-    assert "before anything is computed" in capsys.readouterr().err
+    assert "before TensorFlow computes anything" in capsys.readouterr().err
