@@ -2,6 +2,21 @@
 
 PARL (arXiv 2112.04948) for Keras 3. The names in `parl_tf.__all__` are the public interface; all
 else may change from one version to the next.
+
+Example:
+    The examples of all other docstrings go on from here, in an empty folder.
+
+    >>> import pathlib
+    >>> import keras, numpy as np, tensorflow as tf
+    >>> import parl_tf
+    >>> dataset = parl_tf.load_dataset("digits", train_examples=64, validation_examples=32)
+    >>> sample = dataset.test.sample(8, seed=0)
+    >>> network = parl_tf.NETWORKS["resnet8"]
+    >>> members = [network(10, normalization="digits", seed=seed) for seed in (0, 1)]
+    >>> ensemble = parl_tf.Ensemble(members)
+    >>> attacks = [parl_tf.FGSM(), parl_tf.PGD(num_steps=2, restarts=3)]
+    >>> records = parl_tf.evaluate_robustness({"mine": ensemble}, attacks, 0.1, sample)
+    >>> measured = parl_tf.measure_diversity("mine", ensemble, attacks[0], 0.1, sample)
 """
 
 import importlib
@@ -69,6 +84,7 @@ if TYPE_CHECKING or not getattr(_tools, "is_tool", False):
     from parl_tf.protocols import PROTOCOLS
     from parl_tf.protocols.base import Protocol
     from parl_tf.report import (
+        Report,
         accuracy_figure,
         accuracy_table,
         cka_figure,
@@ -131,6 +147,7 @@ __all__ = [
     "Protocol",
     "Recipe",
     "Record",
+    "Report",
     "Split",
     "Square",
     "UniformNoise",
