@@ -616,7 +616,7 @@ def test_training_and_attack_on_real_cifar10(cifar10_dir, tmp_path):
 
 @pytest.mark.parametrize(
     ("number", "status", "message"),
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "told to end")],
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
 )
 def test_a_signal_ends_a_tool_in_order(number, status, message):
     code = (

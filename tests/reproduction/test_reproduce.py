@@ -144,7 +144,7 @@ def test_a_dry_run_estimates_and_does_nothing(grid, tmp_path, capsys):
     assert all(job["seconds"] > 0 for job in jobs)
     assert not out.exists()
     assert reproduce.main(["--grid", str(grid), "--out", str(out), "--dry-run"]) == 0
-    assert "in all on two CPU cores" in capsys.readouterr().out
+    assert "in total on two CPU cores" in capsys.readouterr().out
 
 
 def test_a_job_that_fails_is_named_with_what_it_said(grid, tmp_path, capsys):
