@@ -2,28 +2,83 @@
 
 
 class InputError(ValueError):
-    """An argument, array or name that cannot be used; the message says what would be."""
+    """An invalid argument, array or name; the message says what was expected.
+
+    Example:
+        >>> try:
+        ...     parl_tf.load_dataset("cifar")
+        ... except parl_tf.InputError as error:
+        ...     print(error)
+        Unknown data set. Did you mean cifar10 or cifar100? Expected one of ... Received: 'cifar'.
+    """
 
 
 class MissingFileError(FileNotFoundError):
-    """Data, a run or a model that is not where it was looked for."""
+    """Data, a run or a model that is not at the given path.
+
+    Example:
+        >>> try:
+        ...     parl_tf.load_model("runs/nothing")
+        ... except parl_tf.MissingFileError as error:
+        ...     print(error)
+        No run folder or Keras file at runs/nothing.
+    """
 
 
 class UnreadableFileError(OSError):
-    """A file that is there but is not what its name says."""
+    """A file that exists but is damaged or of another kind.
+
+    Example:
+        >>> _ = pathlib.Path("broken.keras").write_text("not a model")
+        >>> try:
+        ...     parl_tf.load_model("broken.keras")
+        ... except parl_tf.UnreadableFileError as error:
+        ...     print(error)
+        broken.keras is not a Keras model. Expected a .keras file.
+    """
 
 
 class DivergedError(RuntimeError):
-    """A training whose loss is no longer a finite number."""
+    """A training whose loss or weights became infinite or NaN.
+
+    Example:
+        >>> issubclass(parl_tf.DivergedError, RuntimeError)
+        True
+    """
 
 
 class ExistingRunError(FileExistsError):
-    """An output that would overwrite a finished run or a result."""
+    """An output that would overwrite a finished run or a result.
+
+    Example:
+        >>> _ = pathlib.Path("letter.txt").write_text("Dear Sir")
+        >>> try:
+        ...     parl_tf.train("parl", dataset, out=".")
+        ... except parl_tf.ExistingRunError as error:
+        ...     print(error)
+        . holds something that is not a run. Expected a new or empty folder; nothing was changed.
+    """
 
 
 class MissingExtraError(ImportError):
-    """A feature whose optional extra is not installed; the message says how to install it."""
+    """A feature whose optional extra is not installed; the message says how to install it.
+
+    Example:
+        >>> try:
+        ...     attack = parl_tf.Square()
+        ... except parl_tf.MissingExtraError as error:
+        ...     print(error)  # pip install 'parl_tf[art]'
+    """
 
 
 class BackendError(ImportError):
-    """Keras on another backend than TensorFlow; the message says how to choose that."""
+    """Keras uses another backend than TensorFlow; the message says how to change it.
+
+    It is raised by `import parl_tf`, and so is caught as what it is a subclass of.
+
+    Example:
+        >>> try:
+        ...     import parl_tf
+        ... except ImportError as error:
+        ...     print(error)  # set KERAS_BACKEND=tensorflow
+    """

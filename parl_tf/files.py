@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, whatever happens while they are written."""
+"""Atomic, fsynced writes, and checksums of files."""
 
 import contextlib
 import errno
@@ -14,20 +14,20 @@ _NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM, errno.EIS
 
 
 @contextlib.contextmanager
-def written_whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """A file to write, which takes the place of another once it is on the disk.
+def atomic_replacement(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """A new file that replaces `path` once it is complete and on disk.
 
-    What was there stays if writing fails, or if the process or the machine stops meanwhile. One
-    process at a time may write a path.
+    If writing fails, or the process or the machine stops, the old file is untouched. Only one
+    process at a time may write to a path.
 
     Args:
-        path: Where the file is to be.
+        path: The file to create or replace.
 
     Yields:
-        Where to write it: beside `path`, with the same ending.
+        The temporary file to write to: in the same folder, with the same suffix.
 
     Raises:
-        OSError: There is no space left, or what else the file system says.
+        OSError: The disk is full, or another error of the file system.
     """
     path = pathlib.Path(path)
     partial = path.with_name(f".partial-{path.name}")
@@ -40,14 +40,17 @@ def written_whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
             partial.unlink()
         if isinstance(error, OSError) and error.errno in _FULL:
             raise OSError(
-                error.errno, f"No space left for {path}; what was there is as it was."
+                error.errno, f"No space left for {path}; the old file, if any, is untouched."
             ) from error
         raise
     to_disk(path.parent)
 
 
 def to_disk(path: pathlib.Path) -> None:
-    """Waits until a file is on the disk; or the names in a folder, where that can be waited for."""
+    """Waits until a file, or the entries of a folder, are on disk.
+
+    Folders are skipped where the system cannot sync them.
+    """
     try:
         opened = os.open(path, os.O_RDONLY)
         try:
@@ -55,28 +58,28 @@ def to_disk(path: pathlib.Path) -> None:
         finally:
             os.close(opened)
     except OSError as error:
-        # Some systems open no folders, and some file systems wait for none.
+        # Some systems cannot open folders, and some file systems cannot sync them.
         if not path.is_dir() or error.errno not in _NO_FOLDERS:
             raise
 
 
-def write_whole(path: str | os.PathLike, content: bytes) -> None:
-    """Writes a file as `written_whole` does."""
-    with written_whole(path) as partial:
+def write_atomic(path: str | os.PathLike, content: bytes) -> None:
+    """Writes a file through `atomic_replacement`."""
+    with atomic_replacement(path) as partial:
         partial.write_bytes(content)
 
 
 def write_json(path: str | os.PathLike, document: Any, *, indent: int | None = 1) -> None:
-    """Writes a JSON file as `written_whole` does.
+    """Writes a JSON file through `atomic_replacement`.
 
     Raises:
-        ValueError: The document holds a number that is not finite.
+        ValueError: The document contains NaN or an infinite number.
     """
-    write_whole(path, (json.dumps(document, indent=indent, allow_nan=False) + "\n").encode())
+    write_atomic(path, (json.dumps(document, indent=indent, allow_nan=False) + "\n").encode())
 
 
 def sha256_of(path: str | os.PathLike) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
+    """The SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):

@@ -1,4 +1,4 @@
-"""Pure functions of tensors: votes and fused probabilities, gradients and their cosines."""
+"""Pure functions of tensors: fusion and votes, gradients and their cosines, projection."""
 
 import itertools
 from collections.abc import Sequence
@@ -24,11 +24,11 @@ class Vote(NamedTuple):
 def log_mean_probability(logits: Sequence[tf.Tensor]) -> tf.Tensor:
     """Logarithm of the members' mean probability.
 
-    Softmax cross-entropy takes the result as logits without distortion, and it stays exact where
-    probabilities themselves would round to 0 or 1.
+    The result is valid as logits of a softmax cross-entropy, and stays exact where probabilities
+    would round to 0 or 1.
 
     Args:
-        logits: One tensor (batch, classes) a member.
+        logits: One tensor (batch, classes) per member.
 
     Returns:
         Tensor (batch, classes), natural logarithms, at most 0 up to rounding; at least float32.
@@ -45,7 +45,7 @@ def majority_vote(logits: Sequence[tf.Tensor]) -> Vote:
     Among classes with equally many votes the one with the highest summed probability wins.
 
     Args:
-        logits: One tensor (batch, classes) a member.
+        logits: One tensor (batch, classes) per member.
 
     Returns:
         The winning labels, and where the vote was tied.
@@ -63,19 +63,19 @@ def majority_vote(logits: Sequence[tf.Tensor]) -> Vote:
 
 
 def _stack(logits: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Stacks to (members, batch, classes), half precision widened to float32."""
+    """Stacks to (members, batch, classes), with half precision widened to float32."""
     stacked = tf.stack(list(logits))
     return tf.cast(stacked, tf.float32) if stacked.dtype.size < 4 else stacked
 
 
 def widened(logits: tf.Tensor) -> tf.Tensor:
-    """Logits of at least float32."""
+    """Logits in at least float32."""
     return tf.cast(logits, tf.float32) if logits.dtype.size < 4 else logits
 
 
 LOSS_SCALE = 2.0**10
-"""What losses are multiplied by while they are differentiated, so that the gradients of those that
-are nearly 0 are not lost in half precision. A power of two: otherwise nothing changes."""
+"""Losses are multiplied by this before they are differentiated, so that small gradients do not
+underflow in half precision. A power of two, so that nothing else changes."""
 
 _LAYER_SCALE = 2.0**-8  # layers' summed outputs have gradients near the largest float16
 
@@ -89,19 +89,18 @@ def summed_gradients(
 ) -> Any:
     """Gradient of each output, summed over its elements, with respect to the inputs.
 
-    Under a second, outer tape the result can itself be differentiated.
+    The result is differentiable by an outer tape.
 
     Args:
-        tape: Persistent tape that watched `inputs` and recorded `outputs`, and has stopped
+        tape: Persistent tape that watched `inputs` and recorded `outputs`, and is no longer
             recording.
-        outputs: Float tensors whose leading dimension is the batch, each example's slice a
-            function of that example's input alone.
+        outputs: Float tensors (batch, ...) in which each example depends on its own input only.
         inputs: Tensor (batch, ...), pixels in [0, 1]; or a list of tensors.
-        scale: What an output is multiplied by and its gradient divided by, a power of two. The
-            default is for layers in half precision.
+        scale: Factor on an output before, and divisor of its gradient after differentiation; a
+            power of two. The default suits layers in half precision.
 
     Returns:
-        One tensor of the shape of `inputs` (or a list of them) for each output; zeros where an
+        For each output a tensor with the shape of `inputs` (or a list of them); zeros where an
         output does not depend on the inputs.
 
     Source: PARL, arXiv 2112.04948, section 4.2.
@@ -123,24 +122,24 @@ def pairwise_cosine(
 ) -> tf.Tensor:
     """Cosine similarity of every pair of members' input gradients.
 
-    Each gradient is flattened per example, so one example's scale never weighs on another's.
+    Cosines are computed per example, so the scale of one example does not affect another.
     Half-precision gradients are compared in float32.
 
     Args:
-        gradients: Sequence of M >= 2 float tensors of one shape (batch, ...): the gradient of a
+        gradients: Sequence of M >= 2 float tensors with one shape (batch, ...): the gradient of a
             member's summed layer output with respect to pixels in [0, 1].
-        epsilon: Largest absolute entry, in gradient units, up to which a gradient counts as zero.
-            A zero gradient has cosine 0 with everything, and the derivative there is 0. Departure
-            from the code of GAL, TRS and Guardian, whose cosines shrink where the product of two
-            norms is below 1e-8.
-        constant_norms: Whether norms are constants to a derivative, not differentiated through.
+        epsilon: A gradient counts as zero if its largest absolute entry, in gradient units, is at
+            most this. A zero gradient has cosine 0 with every other, and derivative 0. This
+            departs from the code of GAL, TRS and Guardian, whose cosines shrink where the product
+            of two norms is below 1e-8.
+        constant_norms: Whether to treat norms as constants when differentiating.
 
     Returns:
         Tensor (batch, M * (M - 1) / 2), dimensionless, in [-1, 1] up to rounding; pairs ordered
         (0, 1), (0, 2), ..., (M - 2, M - 1).
 
     Raises:
-        InputError: Fewer than two gradients, or shapes that differ.
+        InputError: Fewer than two gradients, or different shapes.
 
     Source: PARL, arXiv 2112.04948, section 4.2.
     """
@@ -162,7 +161,7 @@ def _unit(gradient: tf.Tensor, epsilon: float, constant_norm: bool) -> tf.Tensor
     if gradient.dtype in (tf.float16, tf.bfloat16):
         gradient = tf.cast(gradient, tf.float32)
     flat = tf.reshape(gradient, (tf.shape(gradient)[0], -1))
-    # Scaled by the largest entry first: squares of small gradients would underflow in float32.
+    # Scaled by the largest entry first, as squares of small gradients would underflow in float32.
     largest = tf.stop_gradient(tf.reduce_max(tf.abs(flat), axis=1, keepdims=True))
     nonzero = tf.logical_not(largest <= epsilon)  # so that NaN stays NaN
     scaled = tf.where(nonzero, flat / tf.where(nonzero, largest, 1.0), 0.0)
@@ -172,7 +171,7 @@ def _unit(gradient: tf.Tensor, epsilon: float, constant_norm: bool) -> tf.Tensor
 
 
 def project(images: tf.Tensor, centers: tf.Tensor, epsilon: tf.Tensor | float) -> tf.Tensor:
-    """Nearest images that lie in the L-infinity balls around `centers` and in [0, 1].
+    """Projects images onto the L-infinity balls around `centers`, intersected with [0, 1].
 
     Args:
         images: Tensor (batch, ...), any values.
@@ -181,7 +180,7 @@ def project(images: tf.Tensor, centers: tf.Tensor, epsilon: tf.Tensor | float) -
 
     Returns:
         Tensor of the same shape; it differs from `centers` by at most `epsilon` up to the
-        rounding of one addition. Pixels that were inside come back bit for bit.
+        rounding of one addition. Pixels inside are returned bit for bit.
     """
     lower = tf.maximum(centers - epsilon, 0.0)
     upper = tf.minimum(centers + epsilon, 1.0)

@@ -1,1 +1,1 @@
-"""Command line tools: arguments in, exit status out, no logic of their own."""
+"""The command line tools: arguments in, exit status out."""

@@ -1,4 +1,4 @@
-"""What the command line tools share. Imports no TensorFlow, so that --help is quick."""
+"""Shared by the command line tools. Imports no TensorFlow, to keep --help fast."""
 
 import argparse
 import contextlib
@@ -10,8 +10,9 @@ import signal
 import sys
 import tempfile
 import threading
+import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TextIO, cast
 
 from parl_tf.cli.output import CLOSED, StandardOutput
 from parl_tf.errors import (
@@ -25,7 +26,7 @@ from parl_tf.errors import (
 )
 from parl_tf.runtime.backend import check_backend
 
-USAGE, MISSING = 2, 3  # exit statuses beside 0 (done) and 1 (anything else)
+USAGE, MISSING = 2, 3  # exit statuses besides 0 (success) and 1 (any other error)
 
 
 def positive_int(text: str) -> int:
@@ -53,7 +54,7 @@ def finite(text: str) -> float:
 
 
 def _integer(text: str, least: int, below: int | None, expected: str) -> int:
-    """An integer from `least` to below `below`; the error says what is expected."""
+    """An integer of at least `least` and less than `below`."""
     try:
         value = int(text)
     except ValueError:
@@ -64,7 +65,7 @@ def _integer(text: str, least: int, below: int | None, expected: str) -> int:
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what every tool that reads a data set takes."""
+    """Adds the arguments of every tool that reads a data set."""
     parser.add_argument(
         "--data-dir",
         metavar="DIR",
@@ -90,21 +91,21 @@ def run(
     tensorflow: bool = True,
     deterministic: bool = False,
 ) -> int:
-    """Runs a tool's body, and turns the user's mistakes into messages and exit statuses.
+    """Runs a tool's body and turns errors of the user into messages and exit statuses.
 
     Args:
         body: Does the work, prints for people and returns a JSON document.
-        print_json: Whether to print that document to standard output, and whatever `body` prints
-            to standard error instead.
+        print_json: Whether to print that document to standard output, and everything that `body`
+            prints to standard error.
         tensorflow: Whether the body needs TensorFlow, which takes seconds to import.
-        deterministic: Whether TensorFlow's operations are to give the same bits every time.
+        deterministic: Whether to enable determinism, as `parl_tf.enable_determinism` does.
 
     Returns:
         The exit status.
     """
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    if sys.stdout is None:  # the first file that is opened would be in its place
+    if sys.stdout is None:  # the next file opened would take its descriptor
         return _fail(CLOSED, 1)
     output = StandardOutput(sys.stdout)
     status = _status_of(body, output, print_json, tensorflow, deterministic)
@@ -115,17 +116,24 @@ def run(
     return status or int(output.failure is not None)
 
 
-def _status_of(body, output, print_json, tensorflow, deterministic) -> int:
-    """Runs a tool's body; the exit status, were it not for standard output."""
+def _status_of(
+    body: Callable[[], Any],
+    output: StandardOutput,
+    print_json: bool,
+    tensorflow: bool,
+    deterministic: bool,
+) -> int:
+    """Runs a tool's body and returns the exit status, regardless of standard output."""
+    shown = cast(TextIO, sys.stderr if print_json else output)
     try:
-        with _ending_in_order(), contextlib.redirect_stdout(sys.stderr if print_json else output):
+        with _ending_in_order(), contextlib.redirect_stdout(shown):
             check_backend()
             if tensorflow:
                 start_tensorflow(deterministic)
             _show_log()
             document = body()
         if print_json:
-            print(json.dumps(document, allow_nan=False), file=output)
+            output.write(json.dumps(document, allow_nan=False) + "\n")
     except (BackendError, InputError, ExistingRunError) as error:
         return _fail(error, USAGE)
     except (MissingFileError, UnreadableFileError) as error:
@@ -135,22 +143,22 @@ def _status_of(body, output, print_json, tensorflow, deterministic) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except _Terminated:
-        return _fail("told to end (SIGTERM)", 143)
+        return _fail("terminated (SIGTERM)", 143)
     return 0
 
 
 class _Terminated(BaseException):
-    """The process was told to end, by SIGTERM."""
+    """The process received SIGTERM."""
 
 
 @contextlib.contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """Turns SIGTERM into an exception, so that what was begun is put away as after Control-C."""
+    """Turns SIGTERM into an exception, so that cleanup runs as after Control-C."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def end(number, frame):
+    def end(number: int, frame: types.FrameType | None) -> None:
         raise _Terminated
 
     before = signal.signal(signal.SIGTERM, end)
@@ -161,7 +169,7 @@ def _ending_in_order() -> Iterator[None]:
 
 
 class _StandardError(logging.StreamHandler):
-    """Writes to what standard error is at the moment, not to what it was in the beginning."""
+    """Writes to the current standard error, not to the original one."""
 
     @property
     def stream(self) -> Any:
@@ -169,11 +177,11 @@ class _StandardError(logging.StreamHandler):
 
     @stream.setter
     def stream(self, stream: Any) -> None:
-        """There is nothing to set."""
+        """Does nothing."""
 
 
 def _show_log() -> None:
-    """Sends what the library logs to standard error."""
+    """Sends the package's log to standard error."""
     log = logging.getLogger("parl_tf")
     if not log.handlers:
         log.addHandler(_StandardError())
@@ -188,10 +196,10 @@ def _fail(error: object, status: int) -> int:
 
 
 def start_tensorflow(deterministic: bool = False) -> None:
-    """Imports TensorFlow, and keeps what its native code then writes to standard error to itself.
+    """Imports TensorFlow, and hides what its native code writes to standard error meanwhile.
 
-    It announces its build and the absence of a GPU in several lines, before any setting of its
-    own takes effect. If the import fails, they are printed after all.
+    It describes its build and the absence of a GPU in several lines before any of its settings
+    takes effect. If the import fails, these lines are printed after all.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.stderr.flush()

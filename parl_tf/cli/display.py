@@ -16,14 +16,14 @@ _ANY_WIDTH = 10_000
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table of text cells, a line between targets."""
+    """Prints a table of text cells, with a line between targets."""
     table = Table(title=escape(title))
     for index, name in enumerate(header):
         table.add_column(escape(name), justify="left" if index == 0 else "right", no_wrap=index > 0)
     for index, row in enumerate(rows):
         last = index + 1 == len(rows) or rows[index + 1][0] != row[0]
         table.add_row(*map(escape, row), end_section=last)
-    # Never cut to a guess of a width: a terminal wraps lines that are too long for it.
+    # Never truncated to a guessed width: terminals wrap long lines.
     needed = Console(width=_ANY_WIDTH).measure(table).maximum
     _Console(file=sys.stdout, width=needed).print(table)
 
@@ -44,7 +44,7 @@ def print_checks(records: Sequence[Record]) -> None:
 
 @contextlib.contextmanager
 def evaluation_progress() -> Iterator[Callable[[str, float], None]]:
-    """Shows how far an evaluation is: a bar on a terminal, a line for each step elsewhere."""
+    """Shows the progress of an evaluation: a bar on a terminal, elsewhere a line per step."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _LineProgress()
@@ -56,10 +56,10 @@ def evaluation_progress() -> Iterator[Callable[[str, float], None]]:
 
 
 class _Console(Console):
-    """A console that leaves a pipe that nobody reads any more to its caller."""
+    """A console that leaves the handling of a broken pipe to its caller."""
 
     def on_broken_pipe(self) -> None:
-        """Raises the error that it is called for, where rich would end the process in silence."""
+        """Raises the current error, where rich would exit silently."""
         raise
 
 

@@ -1,4 +1,4 @@
-"""parl-diversity: measures how differently the members of an ensemble see images."""
+"""parl-diversity: measures the diversity of an ensemble's members."""
 
 import argparse
 import sys
@@ -15,19 +15,20 @@ def parser() -> argparse.ArgumentParser:
     """The arguments of parl-diversity."""
     tool = Parser(
         prog="parl-diversity",
-        description="Measures how differently the members of an ensemble see test images: CKA of "
-        "their layers, cosines of their loss gradients, transfer from member to member by PGD, "
-        "and how often they agree.",
+        description="Measures the diversity of an ensemble's members on test images: CKA of their "
+        "layers, cosines of their loss gradients, transfer between members by PGD, and agreement.",
     )
     tool.add_argument("--target", required=True, metavar="RUN_OR_KERAS_FILE", help="the ensemble")
     tool.add_argument("--out", required=True, metavar="FILE.json", help="file to write")
-    tool.add_argument("--dataset", help=f"{', '.join(DATASETS)}; default: what it was trained on")
+    tool.add_argument(
+        "--dataset", help=f"{', '.join(DATASETS)}; default: the one it was trained on"
+    )
     tool.add_argument(
         "--num-examples",
         type=positive_int,
         default=1000,
         metavar="N",
-        help="test images, drawn by the seed; default: 1000, or all if there are fewer",
+        help="test images, drawn with the seed; default: 1000, or all if there are fewer",
     )
     tool.add_argument("--tap", default="activation", help="activation (the default) or convolution")
     tool.add_argument("--epsilon", type=finite, default=0.03, metavar="E", help="default: 0.03")
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Measures, prints a summary and leaves the record."""
+    """Measures, prints a summary and writes the record."""
     import dataclasses
     import pathlib
 

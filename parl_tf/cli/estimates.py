@@ -1,12 +1,12 @@
-"""How long jobs take on two CPU cores, roughly, before they are run."""
+"""Rough estimates of the duration of jobs on two CPU cores."""
 
 from parl_tf.attacks import ATTACKS
 from parl_tf.cli import attack, train
 from parl_tf.reproduction.grid import Job
 from parl_tf.training.recipes import recipe_for
 
-_START = 15.0  # seconds until a tool is at work: imports, data, first graph
-# Seconds of a training step of 64 images with three ResNet20, as measured on two cores.
+_START = 15.0  # seconds that a tool takes to start: imports, data, first graph
+# Seconds per training step of 64 images with three ResNet20, measured on two cores.
 _STEP = {
     "unprotected": 0.55,
     "adp": 0.55,
@@ -16,12 +16,12 @@ _STEP = {
     "guardian": 1.1,
     "parl": 1.25,
 }
-_MOVED = 3.45  # what moving half of the images adds to a step of TRS
-_ADVERSARIAL = 2.4  # what adversarial training adds to a step
-_GRADIENT = 0.006  # seconds of one attack step for one image
-_PREDICTION = 0.002  # seconds of one prediction for one image
-_DIVERSITY = 0.1  # seconds of all measures for one image
-_SMALL = 0.25  # part of ResNet20's cost that ResNet8 has
+_MOVED = 3.45  # seconds that moving half of the images adds to a step of TRS
+_ADVERSARIAL = 2.4  # seconds that adversarial training adds to a step
+_GRADIENT = 0.006  # seconds per attack step and image
+_PREDICTION = 0.002  # seconds per prediction of one image
+_DIVERSITY = 0.1  # seconds of all diversity measures per image
+_SMALL = 0.25  # cost of ResNet8 relative to ResNet20
 _EXAMPLES = {"digits": 1167, "cifar10": 45000, "cifar100": 45000}
 
 
@@ -32,7 +32,7 @@ def seconds(job: Job) -> float:
 
 
 def _training(job: Job) -> float:
-    """Steps of a training, times what one takes."""
+    """Seconds of all training steps."""
     given = train.parser().parse_args(job.arguments)
     changes = {
         name: getattr(given, name)
@@ -47,7 +47,7 @@ def _training(job: Job) -> float:
 
 
 def _attack(job: Job) -> float:
-    """Steps of all attacks, times what one takes."""
+    """Seconds of all attack steps and predictions."""
     given = attack.parser().parse_args(job.arguments)
     cost = 0.0
     for case in attack.cases_of(given):
@@ -61,12 +61,12 @@ def _attack(job: Job) -> float:
 
 
 def _diversity(job: Job) -> float:
-    """Images, times what all measures take."""
+    """Seconds of all diversity measures."""
     from parl_tf.cli import diversity
 
     return diversity.parser().parse_args(job.arguments).num_examples * _DIVERSITY * _size(job.name)
 
 
 def _size(name: str) -> float:
-    """What a network, or a grid's data set, says of the cost."""
+    """Relative cost of a network, by its name or the name of a job."""
     return _SMALL if "resnet8" in name or "/digits/" in name else 1.0

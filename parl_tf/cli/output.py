@@ -1,4 +1,4 @@
-"""Standard output of the command line tools, and what they say if it cannot be written."""
+"""Standard output of the command line tools, and errors when it cannot be written."""
 
 import argparse
 import contextlib
@@ -11,16 +11,16 @@ CLOSED = "standard output is closed. Expected a file, a terminal, a pipe or /dev
 
 
 class StandardOutput:
-    """A stream that remembers that it could not be written.
+    """A stream that records a failure to write.
 
-    Then it leads nowhere. Else Python would try again when the process ends, and complain after
-    the tool has said so, or where it is too late to.
+    After a failure, output is discarded. Otherwise Python would try again when the process exits,
+    and print an error of its own.
 
     Args:
-        stream: What to write to; everything but writing is its own.
+        stream: The stream to write to.
 
     Attributes:
-        failure: Why it could not be written, as a message; None if it could.
+        failure: Message about the failure; None if there was none.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -33,7 +33,7 @@ class StandardOutput:
             return self._stream.write(text)
 
     def flush(self) -> None:
-        """Writes out what is held back; raises OSError if that fails."""
+        """Flushes the buffer; raises OSError if that fails."""
         with self._watched():
             self._stream.flush()
 
@@ -42,17 +42,17 @@ class StandardOutput:
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
-        """Remembers an error of writing."""
+        """Records a failure to write."""
         try:
             yield
         except OSError as error:
             self.failure = f"standard output cannot be written: {error.strerror}."
-            self._lead_nowhere()
+            self._discard()
             raise
 
-    def _lead_nowhere(self) -> None:
-        """Lets what is held back, and all that follows, disappear."""
-        with contextlib.suppress(OSError, ValueError):  # of a stream that is no file
+    def _discard(self) -> None:
+        """Discards what is buffered, and all further output."""
+        with contextlib.suppress(OSError, ValueError):  # the stream is not a file
             descriptor = self._stream.fileno()
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, descriptor)
@@ -60,10 +60,10 @@ class StandardOutput:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that exits with an error message if the help cannot be written."""
+    """An argument parser that exits with an error if the help cannot be written."""
 
     def print_help(self, file: Any = None) -> None:
-        """Prints the help, where argparse would keep to itself that this fails."""
+        """Prints the help; argparse would ignore a failure to do so."""
         if file is None and sys.stdout is None:
             self.exit(1, f"error: {CLOSED}\n")
         output = StandardOutput(file or sys.stdout)

@@ -1,9 +1,10 @@
-"""parl-quickstart: the whole job on digits, through the command line tools."""
+"""parl-quickstart: training, attacks and a table on digits, with the command line tools."""
 
 import pathlib
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 
 from parl_tf.cli import attack, train
 from parl_tf.cli.common import run
@@ -11,7 +12,7 @@ from parl_tf.cli.output import Parser
 
 _FOLDER = pathlib.Path("runs", "quickstart")
 _TRAINING = shlex.split("--dataset digits --train-examples 800 --epochs 5 --batch-size 16")
-# The surrogate is the attacker's own: unprotected, of a seed that no target has.
+# The surrogate is the attacker's: unprotected, and with a seed of its own.
 _RUNS = {
     "surrogate": shlex.split("--method unprotected --seed 1"),
     "unprotected": shlex.split("--method unprotected --seed 0"),
@@ -20,12 +21,12 @@ _RUNS = {
 _ATTACK = shlex.split("--epsilon 0.05 0.1 0.15 --num-examples 64 --num-steps 10 --restarts 2")
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Trains, attacks, prints the table and draws the figure; returns an exit status."""
     Parser(
         prog="parl-quickstart",
         description=f"Trains, attacks and reports on handwritten digits, into {_FOLDER}.",
-    ).parse_args()
+    ).parse_args(argv)
     began = time.monotonic()
     results, figure = _FOLDER / "results.json", _FOLDER / "accuracy.png"
     for name, options in _RUNS.items():
@@ -36,7 +37,7 @@ def main() -> int:
             continue
         if status := _say(f"parl-train {' '.join([*options, *_TRAINING])} --out {folder}"):
             return status
-        results.unlink(missing_ok=True)  # of the run that was here before
+        results.unlink(missing_ok=True)  # they are of an earlier run
         if status := train.main([*options, *_TRAINING, "--out", str(folder)]):
             return status
     evaluated = results.exists()
@@ -53,7 +54,7 @@ def main() -> int:
 
 
 def _show(results: pathlib.Path, figure: pathlib.Path, repeat: bool, seconds: float) -> None:
-    """Draws the records, prints their table if nobody has yet, and says what to do next."""
+    """Draws the figure, prints the table if parl-attack did not, and suggests what to do next."""
     from parl_tf.cli.display import print_table
     from parl_tf.report import accuracy_figure, accuracy_table
     from parl_tf.results.files import load_records
@@ -70,10 +71,10 @@ Done in {seconds:.0f} s. PGD worst is the share of images that survive every res
   Figure   {figure}
   Records  {results}
   Runs     {", ".join(str(_FOLDER / name) for name in _RUNS)}
-           (kept: 'rm -r {_FOLDER}' to begin anew)
+           (kept; 'rm -r {_FOLDER}' to start over)
 
-These ensembles were trained for a minute each: the table shows how the tools work, and nothing
-about how the methods compare. Next:
+These ensembles were trained for a minute each. The table shows how the tools work, not how the
+methods compare. Next:
 
   bin/parl-attack --target {_FOLDER / "parl"} --epsilon 0.05 --restarts 2      white box
   bin/parl-train --method parl --dataset cifar10 --data-dir DIR --out runs/parl   the real thing
@@ -83,7 +84,7 @@ about how the methods compare. Next:
 
 
 def _say(text: str) -> int:
-    """Announces a step, at once even where output is buffered; an exit status if it cannot."""
+    """Prints the next step at once; returns an exit status."""
     return run(lambda: print(f"\n== {text}"), print_json=False, tensorflow=False)
 
 

@@ -19,8 +19,8 @@ def parser() -> argparse.ArgumentParser:
     tool = Parser(
         prog="parl-reproduce",
         description="Trains the surrogates and every method and setting of the paper's tables, "
-        "attacks them, measures their diversity and writes the report. What is done is not done "
-        "again: after an interruption the same command goes on.",
+        "attacks them, measures their diversity and writes the report. Finished jobs are not "
+        "repeated: after an interruption the same command continues.",
     )
     which = tool.add_mutually_exclusive_group(required=True)
     which.add_argument(
@@ -29,33 +29,33 @@ def parser() -> argparse.ArgumentParser:
         help=f"{', '.join(SCALES)}: digits in minutes; CIFAR-10 for two epochs, about two days on "
         "two CPU cores; all of CIFAR-10 and CIFAR-100, for GPUs",
     )
-    which.add_argument("--grid", metavar="FILE.toml", help="a grid of your own")
-    tool.add_argument("--out", metavar="DIR", help="folder of everything; default: runs/SCALE")
+    which.add_argument("--grid", metavar="FILE.toml", help="your own grid")
+    tool.add_argument("--out", metavar="DIR", help="output folder; default: runs/SCALE")
     tool.add_argument("--data-dir", metavar="DIR", help="folder of tensorflow-datasets")
     tool.add_argument(
         "--only",
         nargs="+",
         metavar="PATTERN",
-        help="jobs to run: a kind (train, attack, diversity, report) or a pattern of names, "
-        "'train/*/parl7-*'",
+        help="jobs to run: a kind (train, attack, diversity, report) or a pattern of names such "
+        "as 'train/*/parl7-*'",
     )
-    tool.add_argument("--jobs", type=positive_int, default=1, metavar="N", help="at a time here")
+    tool.add_argument("--jobs", type=positive_int, default=1, metavar="N", help="jobs at a time")
     tool.add_argument(
         "--list",
         action="store_true",
-        help="print a shell command for each job, for xargs or a SLURM array; kinds one after "
-        "the other: train, attack and diversity, report",
+        help="print a shell command for each job, for xargs or a SLURM array; run the kinds in "
+        "order: train, attack and diversity, report",
     )
     tool.add_argument(
-        "--dry-run", action="store_true", help="print what would be done and how long it may take"
+        "--dry-run", action="store_true", help="print what would be done, with estimated times"
     )
     tool.add_argument(
         "--ray",
         nargs="?",
         const="",
         metavar="ADDRESS",
-        help="run the jobs on a Ray cluster that shares the file system; without an address on "
-        "one that is started here (extra ray)",
+        help="run the jobs on a Ray cluster with a shared file system; without an address, on a "
+        "new local one (extra ray)",
     )
     tool.add_argument(
         "--json",
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _reproduce(arguments: argparse.Namespace, failed: list[str]) -> dict[str, Any]:
-    """Plans, and runs or tells."""
+    """Plans the jobs, and runs or prints them."""
     if arguments.scale:
         check_choice("scale", arguments.scale, SCALES)
     file = grid_file(arguments.scale) if arguments.scale else pathlib.Path(arguments.grid)
@@ -91,12 +91,14 @@ def _reproduce(arguments: argparse.Namespace, failed: list[str]) -> dict[str, An
             print(job.command)
         return {"jobs": [_as_json(job) for job in jobs]}
     if arguments.dry_run:
-        return _tell(jobs, out)
+        return _estimate(jobs, out)
     return _run(arguments, jobs, out, failed)
 
 
-def _run(arguments, jobs, out, failed) -> dict[str, Any]:
-    """Runs the jobs, and says what became of them."""
+def _run(
+    arguments: argparse.Namespace, jobs: Sequence[Job], out: pathlib.Path, failed: list[str]
+) -> dict[str, Any]:
+    """Runs the jobs and prints their states."""
     from parl_tf.reproduction.scheduling import (
         FAILED,
         execute_here,
@@ -120,20 +122,20 @@ def _run(arguments, jobs, out, failed) -> dict[str, Any]:
             log = log_of(job, out)
             last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-3:]
             print("\n".join(f"    {line}" for line in last), file=sys.stderr)
-            print(f"    all of it: {log}", file=sys.stderr, flush=True)
+            print(f"    full log: {log}", file=sys.stderr, flush=True)
 
     outcome = run_jobs(jobs, out, execute, workers=workers, on_change=show)
     failed += [name for name, state in outcome.items() if state == FAILED]
     page = out / "report" / "index.html"
     if failed:
-        print(f"Failed: {', '.join(failed)}. The same command tries them again.")
+        print(f"Failed: {', '.join(failed)}. Run the same command to try again.")
     elif page.exists():
         print(f"Report: {page}")
     return {"out": str(out), "jobs": outcome}
 
 
-def _tell(jobs, out) -> dict[str, Any]:
-    """Prints what would be done, and how long it may take."""
+def _estimate(jobs: Sequence[Job], out: pathlib.Path) -> dict[str, Any]:
+    """Prints the jobs with their estimated durations."""
     from parl_tf.cli.display import print_table
     from parl_tf.cli.estimates import seconds
     from parl_tf.reproduction.scheduling import is_done
@@ -144,19 +146,17 @@ def _tell(jobs, out) -> dict[str, Any]:
         for job in jobs
     ]
     print_table(f"Jobs into {out}", ["kind", "job", "two CPU cores"], rows)
-    print(
-        f"{_time(sum(estimates.values()))} in all on two CPU cores, very roughly; a GPU is faster."
-    )
+    print(f"{_time(sum(estimates.values()))} in total on two CPU cores, roughly; a GPU is faster.")
     return {"jobs": [{**_as_json(job), "seconds": estimates[job.name]} for job in jobs]}
 
 
 def _as_json(job: Job) -> dict[str, Any]:
-    """A job for programs."""
+    """A job as a JSON document."""
     return {"name": job.name, "command": job.command, "output": str(job.output)}
 
 
 def _time(seconds: float) -> str:
-    """A wall time for people."""
+    """A duration for people."""
     minutes = round(seconds / 60)
     if minutes < 1:
         return "under a minute"

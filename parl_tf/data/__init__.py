@@ -1,1 +1,1 @@
-"""Images: data sets by name, the user's own examples, training batches, checks."""
+"""Images and labels: named data sets, the user's own data, training batches and checks."""

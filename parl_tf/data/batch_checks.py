@@ -1,4 +1,4 @@
-"""What batches a model takes, checked in Python or by assertions in a graph."""
+"""Checks of the batches given to a model, in Python or as assertions in a graph."""
 
 import contextlib
 import dataclasses
@@ -15,9 +15,9 @@ from parl_tf.data.examples import labels_out_of_range, pixels_out_of_range
 from parl_tf.errors import InputError
 
 PIXEL_TOLERANCE = 1e-3
-"""How far pixels may lie outside [0, 1]: resized images round past the ends."""
+"""How far pixels may lie outside [0, 1], as resizing may round past the ends."""
 
-# What TensorFlow prints of `_assert`, and of an InputError raised by Python code that it calls.
+# How TensorFlow reports a failed `_assert`, and an InputError raised in Python code it calls.
 _ASSERTED = re.compile(
     r"\[Expected finite (pixels|labels|sample weights)(?: from 0 to (\d+))?[^\n]*? from\] "
     r"\[([^\s\]]+)\] \[to\] \[([^\s\]]+)\]"
@@ -27,12 +27,12 @@ _RAISED = re.compile(r"\bInputError: (Expected [^\n]+)")
 
 @dataclasses.dataclass(frozen=True)
 class BatchCheck:
-    """What a model expects of its batches, and the checks of it.
+    """What a model expects of its batches, and checks for it.
 
     Attributes:
         num_classes: Number of classes. Labels are numbers from 0 to num_classes - 1, of shape
             (n,) or (n, 1) and any numeric type, or one-hot or soft, (n, num_classes).
-        takes_pairs: Whether images may come as pairs (images, partners).
+        takes_pairs: Whether images may be given as pairs (images, partners).
         ignored_label: A label that the loss ignores, or None.
     """
 
@@ -44,16 +44,16 @@ class BatchCheck:
         """Splits a batch as Keras does.
 
         Args:
-            batch: (images, labels) or (images, labels, sample weights), arrays, tensors or
+            batch: (images, labels) or (images, labels, sample weights), as arrays, tensors or
                 their specifications.
 
         Returns:
-            A list of the images and, if there are any, their partners; labels; sample weights or
+            A list of the images and, if given, their partners; the labels; the sample weights or
             None.
 
         Raises:
-            InputError: Parts that are missing or too many, pixels that are not floating-point
-                numbers, labels that are not numbers or of another shape.
+            InputError: Missing or surplus parts, pixels that are not floating-point numbers, or
+                labels that are not numbers or have the wrong shape.
         """
         images, labels, weights = keras.utils.unpack_x_y_sample_weight(batch)
         if isinstance(images, dict) or labels is None:
@@ -66,8 +66,8 @@ class BatchCheck:
             parts = list(images)
             if not self.takes_pairs or len(parts) != 2:
                 raise InputError(
-                    f"Expected batches of images and labels. Received: {len(parts)} parts where "
-                    "the images should be."
+                    f"Expected batches of images and labels. Received: {len(parts)} parts in "
+                    "place of the images."
                 )
         for part in parts:
             _check_pixel_type(part)
@@ -78,9 +78,8 @@ class BatchCheck:
         """Checks the values of a batch of arrays or eager tensors, or of whole arrays.
 
         Raises:
-            InputError: What `unpack` refuses; pixels outside [0, 1] by more than
-                `PIXEL_TOLERANCE`; labels outside of the classes; NaN or infinite values, in
-                sample weights too.
+            InputError: As for `unpack`; pixels outside [0, 1] by more than `PIXEL_TOLERANCE`;
+                labels that are no class; NaN or infinite values, also in sample weights.
         """
         parts, labels, weights = self.unpack(as_arrays(batch))
         for images in parts:
@@ -101,12 +100,12 @@ class BatchCheck:
             raise _weights_not_finite()
 
     def assert_valid(self, batch: Any) -> None:
-        """Puts the checks of `check` into the graph that is being made, as assertions.
+        """Adds the checks of `check` as assertions to the graph being built.
 
-        Outside of a graph it is `check`.
+        When executing eagerly it calls `check`.
 
         Raises:
-            InputError: What `unpack` refuses.
+            InputError: As for `unpack`.
         """
         if tf.executing_eagerly():
             self.check(batch)
@@ -131,12 +130,12 @@ class BatchCheck:
             _assert("sample weights", _is_finite(weights), weights)
 
     def _is_one_hot(self, labels: Any) -> bool:
-        """As `class_numbers` has it."""
+        """Whether labels are one-hot or soft, by the rule of `class_numbers`."""
         shape = tf.TensorShape(labels.shape)
         return shape.rank == 2 and shape[-1] == self.num_classes
 
     def _check_label_type(self, labels: Any) -> None:
-        """Raises InputError unless labels have a type and, where it is known, a shape for it."""
+        """Raises InputError unless labels have a valid type and, where known, shape."""
         dtype, shape = tf.as_dtype(labels.dtype), tf.TensorShape(labels.shape)
         if not (dtype.is_floating or dtype.is_integer or dtype.is_bool):
             raise InputError(f"Expected labels as numbers. Received: {dtype.name}.")
@@ -150,10 +149,10 @@ class BatchCheck:
 
 @contextlib.contextmanager
 def input_errors() -> Iterator[None]:
-    """Raises as InputError what TensorFlow reports of a failed check.
+    """Translates TensorFlow's report of a failed check into an InputError.
 
     Raises:
-        InputError: The failed check, in the words of `check_images` and `check_examples`.
+        InputError: The failed check, worded as by `check_images` and `check_examples`.
     """
     try:
         yield
@@ -161,11 +160,11 @@ def input_errors() -> Iterator[None]:
         found = _failed_check(error.message)
         if found is None:
             raise
-        raise found from None  # a page about graphs, of no use to who gave the data
+        raise found from None  # TensorFlow's own message is a page about graphs
 
 
 def _failed_check(message: str) -> InputError | None:
-    """The failed check that a message of TensorFlow is about, if it is."""
+    """The failed check that a TensorFlow message reports, or None for another error."""
     if raised := _RAISED.search(message):
         return InputError(raised[1])
     asserted = _ASSERTED.search(message)
@@ -174,7 +173,7 @@ def _failed_check(message: str) -> InputError | None:
     what, last, *ends = asserted.groups()
     low, high = map(float, ends)
     if what == "pixels":
-        if low > -PIXEL_TOLERANCE and high < 1 + PIXEL_TOLERANCE:  # it was NaN in between
+        if low > -PIXEL_TOLERANCE and high < 1 + PIXEL_TOLERANCE:  # so some pixel is NaN
             low = math.nan
         return pixels_out_of_range(low, high)
     if what == "labels":
@@ -186,24 +185,24 @@ def _failed_check(message: str) -> InputError | None:
 
 
 def _weights_not_finite() -> InputError:
-    """What to raise for sample weights."""
+    """The error for sample weights that are not finite."""
     return InputError("Expected finite sample weights. Received: NaN or infinite values.")
 
 
 def _assert(what: str, inside: Any, values: tf.Tensor, *hint: str) -> None:
-    """An assertion that is all `inside`, with the range of the values."""
+    """Asserts that all of `inside` holds; the message gives the range of the values."""
     low, high = tf.reduce_min(values), tf.reduce_max(values)
     text = f"Expected finite {what}. Received: from"
     tf.debugging.Assert(tf.reduce_all(inside), [text, low, "to", high, *hint])
 
 
 def _is_finite(values: tf.Tensor) -> tf.Tensor:
-    """Where values are finite, which integers are everywhere."""
+    """Where values are finite; integers always are."""
     return tf.math.is_finite(values) if values.dtype.is_floating else tf.ones_like(values, tf.bool)
 
 
 def _check_pixel_type(images: Any) -> None:
-    """Raises InputError for pixels that are not floating-point numbers."""
+    """Raises InputError unless pixels are floating-point numbers."""
     dtype = tf.as_dtype(images.dtype)
     if not dtype.is_floating:
         hint = " Divide by 255 first." if dtype.is_integer else ""

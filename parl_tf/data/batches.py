@@ -1,4 +1,4 @@
-"""Training batches, augmented anew in every epoch and the same in every repetition of a run."""
+"""Training batches: augmented differently in every epoch, identically in every repeated run."""
 
 from typing import Any
 
@@ -21,23 +21,25 @@ def training_batches(
     noise_stddev: float = 0.0,
     initial_epoch: int = 0,
 ) -> tf.data.Dataset:
-    """Shuffled and augmented batches for `fit`, one epoch a pass.
+    """Shuffled and augmented batches for `fit`, one epoch per pass.
 
-    The order of an epoch follows from (seed, epoch); an image's shift, flip and noise from (seed,
-    epoch, index). The n-th pass over the data set is the n-th epoch, so plain
-    `fit(batches, epochs=...)` never sees an epoch twice.
+    The order of an epoch is determined by (seed, epoch), an image's shift, flip and noise by
+    (seed, epoch, index). The n-th pass over the data set is the n-th epoch, so a plain
+    `fit(batches, epochs=...)` never repeats an epoch.
 
     Args:
-        split: Images and labels to train on: a `parl_tf.Split`, a pair of arrays, the training
-            part of what `load_dataset` returns, or a finite `tf.data.Dataset` or other iterable of
-            such pairs, batches or single examples, which is read into memory.
-        batch_size: Examples a batch. A last, smaller batch is left out, another part of the
-            examples in each epoch.
-        seed: Decides order and augmentation.
-        max_shift: Images are shifted by up to so many pixels each way, the gap black; 0 for none.
+        split: Images and labels to train on: a `parl_tf.Split`, a pair of arrays, a
+            `parl_tf.Dataset` (its training part), or a finite `tf.data.Dataset` or other iterable
+            of such pairs, batches or single examples, which is read into memory.
+        batch_size: Examples per batch. A smaller last batch is dropped, which leaves out
+            different examples in each epoch.
+        seed: Determines order and augmentation.
+        max_shift: Images are shifted by up to this many pixels in each direction, with the gap
+            filled by black; 0 for no shift.
         flip: Whether half of the images are mirrored left to right.
-        noise_stddev: Half of the images get Gaussian noise of this deviation, in pixel units of
-            [0, 1], and are clipped to [0, 1] (not in the common port of GAL); 0 for none.
+        noise_stddev: Standard deviation, in pixel units of [0, 1], of the Gaussian noise added to
+            half of the images, which are then clipped to [0, 1] (the common port of GAL does not
+            clip); 0 for no noise.
         initial_epoch: Epoch of the first pass; a resumed run gives `fit` the same number.
 
     Returns:
@@ -45,8 +47,13 @@ def training_batches(
         [0, 1], and int64 (batch_size,).
 
     Raises:
-        InputError: Images or labels that are not as in `Split`, or data without an end; fewer
-            examples than a batch, a batch of fewer than one, a negative shift, deviation or seed.
+        InputError: Images or labels that are not as in `Split`, or endless data; fewer examples
+            than one batch; a batch_size below 1; a negative shift, deviation or seed.
+
+    Example:
+        >>> batches = parl_tf.training_batches(dataset.train, batch_size=16, seed=0, flip=False)
+        >>> [tuple(images.shape) for images, labels in batches]
+        [(16, 32, 32, 3), (16, 32, 32, 3), (16, 32, 32, 3), (16, 32, 32, 3)]
     """
     split = check_examples(*as_arrays(split, "train"))
     if not 1 <= batch_size <= len(split):
@@ -63,9 +70,9 @@ def training_batches(
     count = tf.shape(labels)[0]
     next_epoch = tf.Variable(initial_epoch, dtype=tf.int32, trainable=False)
 
-    def batches_of_epoch(_):
-        # One draw for the whole epoch, indexed by example: what an image gets does not depend on
-        # the batch or the order it comes in.
+    def batches_of_epoch(_: tf.Tensor) -> tf.data.Dataset:
+        # One draw for the whole epoch, indexed by example: an image's augmentation does not
+        # depend on its batch or on the order.
         key = tf.stack([seed, next_epoch.assign_add(1)])
         key_order, key_shift, key_flip = tf.unstack(tf.random.experimental.stateless_split(key, 3))
         order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=key_order)
@@ -78,7 +85,7 @@ def training_batches(
         )
         noisy = tf.random.stateless_uniform((count,), seed=key_noisy) < 0.5
 
-        def gather(indices):
+        def gather(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             batch = tf.gather(images, indices)
             if max_shift or flip:
                 batch = shift_and_flip(
@@ -98,22 +105,27 @@ def training_batches(
 
 
 def paired_batches(split: Examples, *, seed: int, **options: Any) -> tf.data.Dataset:
-    """Training batches, each with the images of a second one that is shuffled independently.
+    """Training batches for `parl_tf.DVERGE`: images with independently shuffled partners.
 
     Args:
         split: As for `training_batches`.
-        seed: Decides order and augmentation of both. The first batches are those that
-            `training_batches` gives for it.
+        seed: Determines order and augmentation of images and partners. The images are those of
+            `training_batches` for the same seed.
         **options: As for `training_batches`.
 
     Returns:
-        Data set of ((images, partners), labels); labels go with the images. For
-        `parl_tf.DVERGE`.
+        Data set of ((images, partners), labels), with the labels of the images.
 
     Raises:
-        InputError: What `training_batches` refuses.
+        InputError: As for `training_batches`.
+
+    Example:
+        >>> batches = parl_tf.paired_batches(dataset.train, batch_size=16, seed=0)
+        >>> (images, partners), labels = next(iter(batches))
+        >>> images.shape == partners.shape
+        True
     """
-    split = Split(*as_arrays(split, "train"))  # read once: it may come in another order again
+    split = Split(*as_arrays(split, "train"))  # read once: a second pass may differ in order
     first = training_batches(split, seed=seed, **options)
     partner_seed = int(np.random.SeedSequence([seed, 1]).generate_state(1)[0] % 2**31)
     second = training_batches(split, seed=partner_seed, **options)
@@ -123,7 +135,7 @@ def paired_batches(split: Examples, *, seed: int, **options: Any) -> tf.data.Dat
 def shift_and_flip(
     images: tf.Tensor, shifts: tf.Tensor, flips: tf.Tensor, max_shift: int
 ) -> tf.Tensor:
-    """Cuts a window out of each image padded by black pixels, and mirrors it.
+    """Pads images with black pixels, cuts a window out of each, and mirrors some.
 
     Args:
         images: Tensor (batch, height, width, channels), pixels in [0, 1].
@@ -133,7 +145,7 @@ def shift_and_flip(
         max_shift: Width of the padding, in pixels.
 
     Returns:
-        Tensor of the shape of `images`.
+        Tensor with the shape of `images`.
     """
     height, width = images.shape[1:3]
     padded = tf.pad(images, [[0, 0], [max_shift, max_shift], [max_shift, max_shift], [0, 0]])
@@ -147,20 +159,20 @@ def shift_and_flip(
 def add_noise(
     images: tf.Tensor, chosen: tf.Tensor, seed: tf.Tensor, indices: tf.Tensor, stddev: float
 ) -> tf.Tensor:
-    """Adds Gaussian noise to some images and clips these to [0, 1].
+    """Adds Gaussian noise to the chosen images and clips them to [0, 1].
 
     Args:
         images: Tensor (batch, height, width, channels), pixels in [0, 1].
         chosen: bool tensor (batch,), which images get noise.
         seed: int32 tensor (2,).
-        indices: int32 tensor (batch,), what an image's noise follows from, beside the seed.
-        stddev: Deviation of the noise, in pixel units.
+        indices: int32 tensor (batch,), which together with the seed determines an image's noise.
+        stddev: Standard deviation of the noise, in pixel units.
 
     Returns:
-        Tensor of the shape of `images`.
+        Tensor with the shape of `images`.
     """
 
-    def noise_of(index):
+    def noise_of(index: tf.Tensor) -> tf.Tensor:
         return tf.random.stateless_normal(images.shape[1:], tf.random.fold_in(seed, index))
 
     noise = stddev * tf.map_fn(noise_of, indices, fn_output_signature=images.dtype)

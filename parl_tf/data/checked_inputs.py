@@ -1,7 +1,7 @@
-"""Inputs of `fit` whose batches are checked on their way into the graph.
+"""Inputs of `fit` whose batches are checked before they enter the graph.
 
-XLA drops assertions from a graph, and Keras turns XLA on by itself where there is a GPU. An input
-pipeline always runs on the CPU and without XLA: a check in it is never dropped.
+XLA drops assertions from a graph, and Keras enables XLA on its own where there is a GPU. An input
+pipeline always runs on the CPU without XLA, so a check in it is never dropped.
 """
 
 import itertools
@@ -21,10 +21,10 @@ _PEEKED = 2  # batches, as many as Keras reads to learn their types and shapes
 def checked_input(
     check: BatchCheck, x: Any, y: Any = None, sample_weight: Any = None
 ) -> tuple[Any, bool]:
-    """What to give to Keras instead of `x`, so that each batch is checked on its way.
+    """A replacement for `x` that checks each batch as Keras reads it.
 
-    Arrays are checked here and now. Of anything else nothing is read that Keras would not have
-    read: its batches are checked when Keras reads them, in the same order and as many.
+    Arrays are checked at once. Of anything else no more is read than Keras would have read: its
+    batches are checked when Keras reads them, in the same order and number.
 
     Args:
         check: What the model expects of its batches.
@@ -33,11 +33,11 @@ def checked_input(
         sample_weight: As for Keras's `fit`.
 
     Returns:
-        `x` or what stands for it, and whether its batches are checked. They are not where the
-        input pipeline is out of reach, in data sets that are distributed already.
+        `x` or its replacement, and whether its batches are checked. They are not where the input
+        pipeline is out of reach: in data sets that are already distributed.
 
     Raises:
-        InputError: Arrays, or batches by their specification, that cannot be used.
+        InputError: Arrays, or a specification of batches, that cannot be used.
     """
     if _is_of_torch_or_grain(x):
         x = _data_set_of(x)
@@ -45,11 +45,11 @@ def checked_input(
         check.unpack(x.element_spec)
 
         @tf.autograph.experimental.do_not_convert
-        def asserted(*batch):
+        def asserted(*batch: Any) -> tuple[Any, ...]:
             check.assert_valid(batch)
             return batch
 
-        # Synchronous: no batch is read before Keras asks for it.
+        # Synchronous, so that no batch is read before Keras asks for it.
         return x.map(asserted, synchronous=True), True
     if isinstance(x, types.GeneratorType):
         return _checked_generator(check, x), True
@@ -62,10 +62,10 @@ def checked_input(
 
 
 class CheckedBatches(keras.utils.PyDataset):
-    """The batches of another `PyDataset`, checked where they are made.
+    """The batches of another `PyDataset`, checked by the worker that makes them.
 
     Args:
-        batches: The other one; how many workers make its batches is kept.
+        batches: The other data set; its number of workers is kept.
         check: What the model expects of its batches.
     """
 
@@ -78,7 +78,7 @@ class CheckedBatches(keras.utils.PyDataset):
         """A batch.
 
         Raises:
-            InputError: What the check refuses.
+            InputError: As for `BatchCheck.check`.
         """
         batch = self._batches[index]
         self._check.check(batch)
@@ -86,20 +86,20 @@ class CheckedBatches(keras.utils.PyDataset):
 
     @property
     def num_batches(self) -> int | None:
-        """Number of batches, or None if there is no end of them."""
+        """Number of batches, or None if they are endless."""
         return self._batches.num_batches
 
     def on_epoch_begin(self) -> None:
-        """Passes it on."""
+        """Calls the other data set's."""
         self._batches.on_epoch_begin()
 
     def on_epoch_end(self) -> None:
-        """Passes it on."""
+        """Calls the other data set's."""
         self._batches.on_epoch_end()
 
 
 def _checked_generator(check: BatchCheck, batches: Generator) -> Generator[Any, None, None]:
-    """The batches of a generator, which is not closed with this one."""
+    """The batches of a generator, which stays open when this one is closed."""
     for batch in batches:
         check.check(batch)
         yield batch

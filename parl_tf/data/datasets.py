@@ -1,8 +1,9 @@
-"""Data sets as float32 pixels in [0, 1], in training, validation and test parts."""
+"""Named data sets as float32 pixels in [0, 1], with training, validation and test parts."""
 
 import dataclasses
 import hashlib
 import os
+from typing import Any
 
 import numpy as np
 
@@ -12,15 +13,15 @@ from parl_tf.errors import InputError, MissingFileError, UnreadableFileError
 
 DATASETS = ("digits", "cifar10", "cifar100")
 
-# Those in which the mirror image of an example is an example of the same class.
+# Data sets in which a mirrored image keeps its class.
 MIRRORED_DATASETS = ("cifar10", "cifar100")
 
-# Per-channel mean and deviation of the training images, in pixel units of [0, 1].
+# Per-channel mean and standard deviation of the training images, in pixel units of [0, 1].
 PIXEL_STATISTICS = {
     "digits": ((0.3051,) * 3, (0.3240,) * 3),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-    # With the mean over images of an image's own deviation, which many take for the deviation.
+    # With the mean over images of the deviation within an image, which is often used instead.
     "cifar10-image-deviation": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "cifar100-image-deviation": ((0.5071, 0.4865, 0.4409), (0.2009, 0.1984, 0.2023)),
 }
@@ -34,12 +35,17 @@ class Dataset:
 
     Attributes:
         name: Its name in `load_dataset`.
-        class_names: One name a class, in label order.
-        train: What members are trained on.
-        validation: Cut from the training part of the data set; may be empty.
-        test: The test part of the data set, untouched.
-        fingerprint: 16 hexadecimal digits that tell the content, before any cut, apart.
-        seed: What decided the cut; None if it is not known.
+        class_names: One name per class, in label order.
+        train: Examples to train on.
+        validation: Examples split off the original training part; may be empty.
+        test: The original test part.
+        fingerprint: Hash of the whole content before the split, 16 hexadecimal digits.
+        seed: Seed of the split; None if unknown.
+
+    Example:
+        >>> dataset = parl_tf.load_dataset("digits")
+        >>> dataset.num_classes, dataset.image_shape
+        (10, (32, 32, 3))
     """
 
     name: str
@@ -76,19 +82,24 @@ def load_dataset(
         name: "digits" (handwritten digits that scikit-learn carries, resized to 32x32x3),
             "cifar10" or "cifar100" (through tensorflow-datasets, from a prepared folder).
         data_dir: Folder of tensorflow-datasets that holds the prepared data set; None for its
-            own default. Nothing is downloaded.
-        train_examples: How many examples to train on; None for all that validation leaves.
-        validation_fraction: Part of the training examples kept for validation, in [0, 1).
-        validation_examples: How many they are, instead.
-        seed: Decides which training examples are kept for validation and which are taken.
+            default. Nothing is downloaded.
+        train_examples: Number of training examples; None for all that validation leaves.
+        validation_fraction: Fraction of the training examples to validate on, in [0, 1).
+        validation_examples: Their number, in place of a fraction.
+        seed: Determines which training examples are used for validation and for training.
 
     Returns:
         The data set. The test part is the same for every seed.
 
     Raises:
         InputError: An unknown name, or a number outside its range.
-        MissingFileError: The prepared folder is not there or not complete.
+        MissingFileError: The prepared folder is missing or incomplete.
         UnreadableFileError: A file in it is damaged.
+
+    Example:
+        >>> dataset = parl_tf.load_dataset("digits", train_examples=1000)
+        >>> len(dataset.train), len(dataset.validation), len(dataset.test)
+        (1000, 130, 500)
     """
     check_choice("data set", name, DATASETS)
     if not 0 <= validation_fraction < 1:
@@ -108,15 +119,15 @@ def load_dataset(
     available = len(train) - num_validation
     if num_validation < 0 or available < 1:
         raise InputError(
-            f"Expected a part for validation that leaves examples to train on, of {len(train)}. "
+            f"Expected validation to leave some of {len(train)} examples to train on. "
             f"Received: {validation_fraction if validation_examples is None else num_validation}."
         )
     if train_examples is None:
         train_examples = available
     elif not 1 <= train_examples <= available:
         raise InputError(
-            f"Expected train_examples from 1 to {available}, what {name} has beside "
-            f"{num_validation} examples for validation. Received: {train_examples}."
+            f"Expected train_examples from 1 to {available}, as {num_validation} examples of "
+            f"{name} are for validation. Received: {train_examples}."
         )
     order = np.random.default_rng(seed).permutation(len(train))
     validation = train.take(np.sort(order[:num_validation]))
@@ -126,7 +137,7 @@ def load_dataset(
 
 
 def check_dataset(dataset: object) -> None:
-    """Raises InputError unless something is a `Dataset`."""
+    """Raises InputError unless an object is a `Dataset`."""
     if not isinstance(dataset, Dataset):
         raise InputError(
             "Expected a Dataset, as parl_tf.load_dataset returns it. Received: an object of type "
@@ -136,7 +147,7 @@ def check_dataset(dataset: object) -> None:
 
 
 def _load_digits() -> tuple[Split, Split, tuple[str, ...]]:
-    """The 1,797 digits of scikit-learn; which 500 of them are for testing never changes."""
+    """The 1,797 digits of scikit-learn; the 500 for testing are always the same."""
     import tensorflow as tf
     from sklearn.datasets import load_digits
 
@@ -149,8 +160,10 @@ def _load_digits() -> tuple[Split, Split, tuple[str, ...]]:
     return every.take(train), every.take(test), tuple(str(name) for name in bunch.target_names)
 
 
-def _load_prepared(name, data_dir) -> tuple[Split, Split, tuple[str, ...]]:
-    """Reads a data set that tensorflow-datasets prepared earlier."""
+def _load_prepared(
+    name: str, data_dir: str | os.PathLike | None
+) -> tuple[Split, Split, tuple[str, ...]]:
+    """Reads a data set prepared by tensorflow-datasets."""
     import tensorflow as tf
     import tensorflow_datasets as tfds
     from google.protobuf.json_format import ParseError
@@ -172,11 +185,11 @@ def _load_prepared(name, data_dir) -> tuple[Split, Split, tuple[str, ...]]:
     return train, test, tuple(builder.info.features["label"].names)
 
 
-def _read_split(builder, part) -> Split:
+def _read_split(builder: Any, part: str) -> Split:
     """One part of a prepared data set, in the order of its files."""
     import tensorflow_datasets as tfds
 
-    # One reader: with several, the order would depend on the number of files read at once.
+    # With several readers the order would depend on the number of files read at once.
     options = tfds.ReadConfig(interleave_cycle_length=1)
     examples = builder.as_dataset(split=part, batch_size=-1, read_config=options)
     expected = builder.info.splits[part].num_examples
@@ -190,7 +203,7 @@ def _read_split(builder, part) -> Split:
 
 
 def _fingerprint(*splits: Split) -> str:
-    """Hash of the content of `splits`."""
+    """Hash of the content of splits."""
     digest = hashlib.sha256()
     for split in splits:
         digest.update(repr(split.images.shape).encode())

@@ -1,4 +1,4 @@
-"""Images and labels in memory, and the checks of them."""
+"""Images and labels in memory, and checks of them."""
 
 import dataclasses
 import math
@@ -13,19 +13,17 @@ from parl_tf.errors import InputError
 class Split:
     """Images and their labels.
 
-    Nothing is checked here; what takes a `Split` checks it.
+    Nothing is checked here; functions that take a `Split` check it.
 
     Attributes:
         images: float32 array (n, height, width, channels), pixels in [0, 1].
         labels: int64 array (n,), from 0 to the number of classes - 1.
 
     Example:
-        >>> import numpy as np, parl_tf
         >>> images = np.zeros((6, 32, 32, 3), "float32")
         >>> split = parl_tf.Split(images, labels=np.array([0, 1, 2, 0, 1, 2]))
         >>> len(split.sample(4, seed=0))
         4
-        >>> batches = parl_tf.training_batches(split, batch_size=2, seed=0)
     """
 
     images: np.ndarray
@@ -39,17 +37,17 @@ class Split:
         return Split(self.images[indices], self.labels[indices])
 
     def sample(self, num_examples: int, *, seed: int) -> "Split":
-        """`num_examples` different examples (all, if there are fewer), drawn by `seed`."""
+        """Draws `num_examples` different examples, or all if there are fewer."""
         order = np.random.default_rng(seed).permutation(len(self))
         return self.take(np.sort(order[:num_examples]))
 
 
 def check_images(images: Any) -> np.ndarray:
-    """Validates images, and returns them as float32.
+    """Validates images and returns them as float32.
 
     Raises:
-        InputError: Not numbers of shape (n, height, width, channels) with n > 0, finite and in
-            [0, 1].
+        InputError: Images that are not numbers of shape (n, height, width, channels), n > 0,
+            finite and in [0, 1].
     """
     images = array_of("images", images)
     if images.ndim != 4 or not images.size or images.dtype.kind not in "fui":
@@ -67,7 +65,7 @@ def check_images(images: Any) -> np.ndarray:
 
 
 def pixels_out_of_range(low: Any, high: Any) -> InputError:
-    """What to raise for pixels from `low` to `high`, NaN if a pixel is, and not in [0, 1]."""
+    """The error for pixels that range from `low` to `high`, or NaN, instead of [0, 1]."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return InputError("Expected finite pixels. Received: NaN or infinite values.")
     hint = " Divide by 255 first." if low >= 0 and 2 < high <= 255 else ""
@@ -75,18 +73,18 @@ def pixels_out_of_range(low: Any, high: Any) -> InputError:
 
 
 def labels_out_of_range(low: Any, high: Any, last: int) -> InputError:
-    """What to raise for labels from `low` to `high`, NaN if a label is, and not in [0, `last`]."""
+    """The error for labels that range from `low` to `high`, or NaN, instead of [0, `last`]."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return InputError("Expected finite labels. Received: NaN or infinite values.")
     return InputError(f"Expected labels from 0 to {last}. Received: from {low} to {high}.")
 
 
 def check_examples(images: Any, labels: Any, num_classes: int | None = None) -> Split:
-    """Validates images and labels, and brings them to the types of `Split`.
+    """Validates images and labels and converts them to the types of `Split`.
 
     Raises:
-        InputError: What `check_images` refuses; labels that are not n integers from 0 to
-            num_classes - 1 (with None: from 0), in a row or in a column (n, 1).
+        InputError: As for `check_images`; labels that are not integers from 0 to
+            num_classes - 1 (from 0, if None) of shape (n,) or (n, 1).
     """
     images, labels = check_images(images), array_of("labels", labels)
     if labels.shape == (len(images), 1):  # as keras.datasets gives them
@@ -98,7 +96,7 @@ def check_examples(images: Any, labels: Any, num_classes: int | None = None) -> 
         elif labels.shape == images.shape[:1] and labels.dtype.kind == "f":
             hint = " Whole numbers become integers by labels.astype(int)."
         raise InputError(
-            f"Expected {len(images)} integer labels, one an image. "
+            f"Expected {len(images)} integer labels, one per image. "
             f"Received: shape {labels.shape}, type {labels.dtype}.{hint}"
         )
     last = labels.max() if num_classes is None else num_classes - 1
@@ -108,7 +106,7 @@ def check_examples(images: Any, labels: Any, num_classes: int | None = None) -> 
 
 
 def array_of(name: str, values: Any) -> np.ndarray:
-    """NumPy's array of values; raises InputError where they have no common shape."""
+    """Values as a NumPy array; raises InputError if they have no common shape."""
     try:
         return np.asarray(values)
     except ValueError as error:

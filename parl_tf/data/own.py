@@ -1,4 +1,4 @@
-"""The user's own examples, in any of the forms that Keras takes them in, as arrays."""
+"""The user's own data, in every form that Keras accepts, as arrays."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -13,28 +13,28 @@ from parl_tf.errors import InputError
 
 Examples = Split | Dataset | tuple[Any, Any] | Iterable[tuple[Any, Any]]
 """Images and labels: a `Split`; one part of a `Dataset`; a pair of arrays (images, labels); or a
-`tf.data.Dataset`, a `keras.utils.PyDataset` or another iterable of such pairs, which may be batches
-or single examples, and which ends."""
+finite `tf.data.Dataset`, `keras.utils.PyDataset` or other iterable of such pairs, each a batch or a
+single example."""
 
 _FORMS = (
     "a parl_tf.Split, a pair (images, labels), or a finite tf.data.Dataset or other iterable of "
     "such pairs"
 )
-_MOST_BYTES = 1 << 33  # of images that are read from what may never end
+_MOST_BYTES = 1 << 33  # of images, when the data may be endless
 
 
 def as_arrays(data: Examples, part: str) -> tuple[Any, Any]:
-    """Images and labels of examples in any form; their values are not looked at.
+    """Images and labels of examples in any form; their values are not checked.
 
     Args:
-        data: The examples. What is iterated over is read to its end, into memory.
-        part: Which part of a `Dataset` is meant, "train" or "test".
+        data: The examples. An iterable is read into memory to its end.
+        part: The part of a `Dataset` to use, "train" or "test".
 
     Returns:
-        Images and labels, arrays or what NumPy makes arrays of.
+        Images and labels, as arrays or objects that NumPy converts to arrays.
 
     Raises:
-        InputError: Something else, something that never ends, or images of several shapes.
+        InputError: Another kind of object, endless data, or images of several shapes.
     """
     if isinstance(data, Dataset):
         data = getattr(data, part)
@@ -45,7 +45,7 @@ def as_arrays(data: Examples, part: str) -> tuple[Any, Any]:
     parts = list(_parts(data))
     images, labels = ([part[index] for part in parts] for index in (0, 1))
     if not parts:
-        raise InputError("Expected examples. Received: data that ended before the first one.")
+        raise InputError("Expected at least one example. Received: empty data.")
     if len({(array.shape[1:], array.ndim) for array in images}) > 1:
         shapes = sorted({array.shape[1:] for array in images})
         raise InputError(f"Expected images of one shape. Received: {shapes[:5]}.")
@@ -53,15 +53,15 @@ def as_arrays(data: Examples, part: str) -> tuple[Any, Any]:
 
 
 def images_of(data: Any) -> Any:
-    """Images alone: those of examples as `as_arrays` takes them, or batches of images.
+    """The images of examples, or of unlabelled batches.
 
     Args:
-        data: A `Split`; a `Dataset`, whose test part is meant; a `tf.data.Dataset` or a
-            `keras.utils.PyDataset` of images or of (images, labels); anything else is returned
-            as it is.
+        data: A `Split`; a `Dataset` (its test part); a `tf.data.Dataset` or a
+            `keras.utils.PyDataset` of images or of (images, labels). Anything else is returned
+            unchanged.
 
     Raises:
-        InputError: Something that never ends, or images of several shapes.
+        InputError: Endless data, or images of several shapes.
     """
     if isinstance(data, Split | Dataset):
         return as_arrays(data, "test")[0]
@@ -70,43 +70,43 @@ def images_of(data: Any) -> Any:
     return as_arrays(map(_unlabelled, _elements(data)), "test")[0]
 
 
-def _unlabelled(element):
-    """An element without labels, as an element with some."""
+def _unlabelled(element: Any) -> tuple[Any, np.ndarray]:
+    """The images of an element, labelled or not, with zeros for labels."""
     images = element[0] if isinstance(element, tuple | list) else element
     return images, np.zeros(np.shape(images)[:-3], int)
 
 
 def _are_pairs(data: list) -> bool:
-    """Whether a list is one of pairs, not itself a pair of arrays."""
+    """Whether a list holds pairs, rather than being a pair of arrays itself."""
     if bool(data) and all(isinstance(element, tuple) for element in data):
         return True
     lists = [element for element in data if isinstance(element, list)]
-    # Two lists of two could be anything; more, or images of three dimensions in front, could not.
+    # Two lists of two are ambiguous unless each begins with an image.
     return bool(data) and len(lists) == len(data) and all(_is_pair_list(each) for each in lists)
 
 
 def _is_pair_list(element: list) -> bool:
-    """Whether a list is an image or a batch of them, as an array, and what belongs to it."""
+    """Whether a list holds an image or batch of images, as an array, and its label or labels."""
     return len(element) == 2 and np.ndim(element[0]) >= 3 and hasattr(element[0], "shape")
 
 
 def _elements(data: Any) -> Iterable[Any]:
-    """What data are iterated over by.
+    """The elements of data.
 
     Raises:
-        InputError: Nothing that can be iterated over, or something that says it never ends.
+        InputError: Data that cannot be iterated over, or are known to be endless.
     """
     if (
         isinstance(data, tf.data.Dataset)
         and int(data.cardinality()) == tf.data.INFINITE_CARDINALITY
     ):
         raise InputError(
-            "Expected data that end. Received: a tf.data.Dataset that repeats for ever. Leave "
-            "out its repeat(), or take a number of its elements: data.take(n)."
+            "Expected finite data. Received: a tf.data.Dataset that repeats for ever. Leave out "
+            "its repeat(), or limit it with data.take(n)."
         )
-    if isinstance(data, keras.utils.PyDataset):  # its own iteration does not end
+    if isinstance(data, keras.utils.PyDataset):  # its own iterator is endless
         if data.num_batches is None:
-            raise InputError("Expected data that end. Received: a PyDataset of endless batches.")
+            raise InputError("Expected finite data. Received: a PyDataset with endless batches.")
         return (data[index] for index in range(data.num_batches))
     if isinstance(data, str | bytes | Mapping) or not isinstance(data, Iterable):
         hint = " parl_tf.load_dataset loads data sets by name." if isinstance(data, str) else ""
@@ -121,18 +121,18 @@ def _elements(data: Any) -> Iterable[Any]:
 
 
 def _parts(data: Any) -> Iterator[tuple[Any, Any]]:
-    """Batches of images and labels, whatever they come in.
+    """Batches of images and labels, from data in any form.
 
     Raises:
-        InputError: What `_elements` and `_pair` refuse, or no end in sight.
+        InputError: As for `_elements` and `_pair`, or too many bytes of possibly endless data.
     """
     elements = _elements(data)
-    most = _MOST_BYTES if _may_never_end(data) else float("inf")
+    most = _MOST_BYTES if _may_be_endless(data) else float("inf")
     size = 0
     for element in elements:
         images, labels = _pair(element)
         images, labels = array_of("images", images), array_of("labels", labels)
-        # A single example has a label for itself; several gray ones have as many as images.
+        # Three dimensions are one example, unless there is a label per row: then gray images.
         if images.ndim == 3 and labels.shape != images.shape[:1]:
             images, labels = images[np.newaxis], labels[np.newaxis]
         if images.ndim < 3 or labels.ndim < 1:
@@ -143,15 +143,15 @@ def _parts(data: Any) -> Iterator[tuple[Any, Any]]:
         size += images.nbytes
         if size > most:
             raise InputError(
-                f"Expected data that end within {_MOST_BYTES >> 30} GiB of images, which are held "
-                "in memory. Received: more, perhaps without end. Take a number of elements: "
-                "data.take(n) of a tf.data.Dataset, itertools.islice(data, n) of a generator."
+                f"Expected at most {_MOST_BYTES >> 30} GiB of images, which are held in memory. "
+                "Received: more, and possibly endless data. Limit a tf.data.Dataset with "
+                "data.take(n), a generator with itertools.islice(data, n)."
             )
         yield images, labels
 
 
-def _may_never_end(data: Any) -> bool:
-    """Whether nobody knows how long data are."""
+def _may_be_endless(data: Any) -> bool:
+    """Whether the length of data is unknown."""
     if isinstance(data, tf.data.Dataset):
         return int(data.cardinality()) == tf.data.UNKNOWN_CARDINALITY
     return not hasattr(data, "__len__")
@@ -161,13 +161,13 @@ def _pair(element: Any) -> tuple[Any, Any]:
     """Images and labels of one element.
 
     Raises:
-        InputError: It is no pair, or one in which they cannot be told apart.
+        InputError: It is not a pair, or its order is not (images, labels).
     """
     if isinstance(element, Mapping):
         names = ", ".join(map(str, element))
         raise InputError(
             f"Expected pairs (images, labels). Received: a mapping of {names}. tensorflow-datasets "
-            "gives pairs with as_supervised=True."
+            "returns pairs with as_supervised=True."
         )
     if not isinstance(element, tuple | list) or len(element) != 2:
         number = (
@@ -175,13 +175,13 @@ def _pair(element: Any) -> tuple[Any, Any]:
         )
         hint = ""
         if isinstance(element, tuple | list) and len(element) == 3:
-            hint = " Sample weights are not used here: leave them out."
+            hint = " Leave out sample weights, which are not used here."
         raise InputError(f"Expected pairs (images, labels). Received: {number}.{hint}")
     first, second = element
     if isinstance(first, tuple) and len(first) == 2 and _rank(first[0]) in (3, 4):
         raise InputError(
-            "Expected one pair (images, labels). Received: a pair of pairs, such as "
-            "keras.datasets gives for training and test. Give one of them."
+            "Expected one pair (images, labels). Received: a pair of pairs, as keras.datasets "
+            "returns for training and test. Pass one of them."
         )
     if _rank(first) in (1, 2) and _rank(second) == 4:
         raise InputError("Expected images first, then labels. Received: labels, then images.")
@@ -189,12 +189,12 @@ def _pair(element: Any) -> tuple[Any, Any]:
 
 
 def _rank(value: Any) -> int | None:
-    """Number of dimensions of an array, None for what is none."""
+    """Number of dimensions of an array; None for anything else."""
     return len(value.shape) if hasattr(value, "shape") else None
 
 
 def _described(value: Any) -> str:
-    """A value in few words."""
+    """A short description of a value."""
     if hasattr(value, "shape"):
         return f"an array of shape {tuple(value.shape)}"
     if isinstance(value, str | bytes | int | float | type(None)):

@@ -1,8 +1,15 @@
 """Training methods by name. A new one is a file beside this one and a line here."""
 
+from typing import TYPE_CHECKING
+
 from parl_tf.registry import Registry
 
-METHODS = Registry(
+if TYPE_CHECKING:
+    from parl_tf.defences.base import Ensemble
+
+__all__ = ["METHODS"]
+
+METHODS: "Registry[type[Ensemble]]" = Registry(
     "method",
     {
         "unprotected": "parl_tf.defences.base:Ensemble",
@@ -14,3 +21,11 @@ METHODS = Registry(
         "parl": "parl_tf.defences.parl:PARL",
     },
 )
+"""Training methods by name: a mapping to subclasses of `Ensemble`.
+
+Example:
+    >>> sorted(parl_tf.METHODS)
+    ['adp', 'dverge', 'gal', 'guardian', 'parl', 'trs', 'unprotected']
+    >>> parl_tf.METHODS["parl"] is parl_tf.PARL
+    True
+"""

@@ -1,1 +1,1 @@
-"""How differently members see: gradients, representations, transfer between them."""
+"""Measures of members' diversity: their gradients, representations and mutual transfer."""

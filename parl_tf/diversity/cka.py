@@ -1,8 +1,8 @@
-"""Linear centred kernel alignment: how alike two representations of the same images are."""
+"""Linear centred kernel alignment (CKA): the similarity of two representations of images."""
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -15,18 +15,18 @@ from parl_tf.errors import InputError
 from parl_tf.graphs.exposure import count_convolutions, layer_outputs
 from parl_tf.graphs.flattening import graph_part
 
-# A representation that varies by less than 1e-6 of its size, in Gram matrices the square of that,
-# is constant: float32 says no more.
+# A representation that varies by less than 1e-6 of its size counts as constant, the limit of
+# float32. Gram matrices hold squares.
 _CONSTANT = 1e-12
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerCKA:
-    """Alignment of members' representations, layer by layer.
+    """CKA of members' representations at each layer.
 
     Attributes:
         biased: float64 array (layers, pairs), in [0, 1] up to rounding. NaN where a member's layer
-            gives every image the same output.
+            has the same output for every image.
         unbiased: float64 array (layers, pairs), in [-1, 1] up to rounding. NaN likewise.
         pairs: The members of each pair: (0, 1), (0, 2), ..., (M - 2, M - 1).
     """
@@ -40,11 +40,13 @@ def gram_cka(first: Any, second: Any, *, unbiased: bool = False) -> float:
     """Centred kernel alignment of two Gram matrices, computed in float64.
 
     The biased value is the cosine of the two centred matrices. It grows with the number of
-    features: independent Gaussians have features / (features + n). The unbiased value takes each
-    of its three HSIC from Song's estimator instead, whose expectation does not depend on it.
+    features: for independent Gaussians it is features / (features + n). The unbiased value
+    computes each of its three HSIC by Song's estimator, whose expectation does not depend on the
+    number of features.
 
-    That estimator is, up to a factor that cancels, the inner product of the two matrices centred
-    without their diagonals. So a matrix's own is never negative, and the value is a cosine too.
+    Up to a factor that cancels, that estimator is the inner product of the two matrices centred
+    without their diagonals. So the HSIC of a matrix with itself is never negative, and the
+    unbiased value is a cosine too.
 
     Args:
         first: Symmetric matrix (n, n): inner products of one representation of n examples.
@@ -54,12 +56,11 @@ def gram_cka(first: Any, second: Any, *, unbiased: bool = False) -> float:
     Returns:
         The alignment, dimensionless: in [0, 1] if biased (for positive semidefinite matrices), in
         [-1, 1] if unbiased, up to rounding. NaN if a representation is constant, or varies by
-        less than about 1e-6 of its size; unbiased also if all its examples are as far from each
-        other.
+        less than about 1e-6 of its size; if unbiased, also if all its examples are equidistant.
 
     Raises:
-        InputError: Not two square matrices of one size, values that are not finite, or fewer than
-            two examples, four if unbiased.
+        InputError: Matrices that are not square or differ in size, values that are not finite, or
+            fewer than two examples (four if unbiased).
 
     Source: Kornblith et al. 2019, arXiv 1905.00414; Song et al. 2012, JMLR 13 (the estimator
     HSIC_1); Székely and Rizzo 2014, arXiv 1310.2926 (its form as an inner product).
@@ -75,8 +76,8 @@ def gram_cka(first: Any, second: Any, *, unbiased: bool = False) -> float:
 def linear_cka(x: Any, y: Any, *, unbiased: bool = False) -> float:
     """Centred kernel alignment of two representations with a linear kernel.
 
-    Neither rotation nor isotropic scaling of a representation changes it, and the two may differ
-    in their number of features.
+    It is invariant to rotations and isotropic scaling of either representation. The two may have
+    different numbers of features.
 
     Args:
         x: Array (n, ...), a representation of n examples, flattened per example.
@@ -84,11 +85,21 @@ def linear_cka(x: Any, y: Any, *, unbiased: bool = False) -> float:
         unbiased: Whether to estimate without bias.
 
     Returns:
-        What `gram_cka` returns for their inner products.
+        The alignment of their Gram matrices, dimensionless: in [0, 1] if biased, in [-1, 1] if
+        unbiased, up to rounding. NaN if a representation is constant.
 
     Raises:
-        InputError: Not two arrays (n, ...) with features, other numbers of examples, or what
-            `gram_cka` refuses.
+        InputError: Arrays that are not (n, ...) with the same n, that have no features or values
+            that are not finite; fewer than two examples (four if unbiased).
+
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=(100, 5))
+        >>> round(parl_tf.linear_cka(x, -2 * x), 6)
+        1.0
+        >>> y = np.random.default_rng(1).normal(size=(100, 5000))
+        >>> biased, unbiased = (parl_tf.linear_cka(x, y, unbiased=u) for u in (False, True))
+        >>> biased > 0.2 and abs(unbiased) < 0.1  # x and y are independent
+        True
 
     Source: Kornblith et al. 2019, arXiv 1905.00414.
     """
@@ -108,25 +119,27 @@ def layer_cka(
     num_layers: int | None = None,
     batch_size: int = 250,
 ) -> LayerCKA:
-    """Alignment of every pair of members at each of their first convolutions, in inference mode.
+    """CKA of every pair of members at each of their first convolutions, in inference mode.
 
-    Layers are compared by their place: the first with the first. Outputs of one member for two
-    batches are held at once, and a float64 Gram matrix (n, n) for each member and layer; with
-    that, a member runs over all images (batches + 1) / 2 times.
+    Layers are compared by position: the first with the first. Memory holds the outputs of one
+    member for two batches, and a float64 Gram matrix (n, n) for each member and layer. Each member
+    is evaluated (batches + 1) / 2 times on all images.
 
     Args:
         ensemble: Members to compare; they may be different networks.
         images: Array (n, height, width, channels), n >= 4, pixels in [0, 1].
         tap: What counts as a convolution's output, as for `expose_layers`.
-        num_layers: How many convolutions on the main path; None for as many as every member has.
-        batch_size: Images at a time. It changes results by no more than rounding.
+        num_layers: Number of convolutions on the main path; None for the most that every member
+            has.
+        batch_size: Images per batch. It changes results by no more than rounding.
 
     Returns:
-        Biased and unbiased alignment for each layer and pair.
+        Biased and unbiased CKA for each layer and pair.
 
     Raises:
-        InputError: Not an `Ensemble`; images that are not as described; fewer convolutions than
-            `num_layers`, or another of `expose_layers`; an output that is not finite.
+        InputError: A model that is not an `Ensemble`; images that are not as described; fewer
+            convolutions than `num_layers`; another error of `expose_layers`; an output that is
+            not finite.
 
     Source: Kornblith et al. 2019, arXiv 1905.00414.
     """
@@ -146,8 +159,8 @@ def layer_cka(
     return LayerCKA(biased, unbiased, pairs)
 
 
-def _check_arguments(ensemble, images, batch_size) -> np.ndarray:
-    """Validates what `layer_cka` is given, and returns the images."""
+def _check_arguments(ensemble: Ensemble, images: Any, batch_size: int) -> np.ndarray:
+    """Validates the arguments of `layer_cka` and returns the images."""
     if not isinstance(ensemble, Ensemble):
         raise InputError(f"Expected an Ensemble to measure. Received: {ensemble!r}.")
     images = check_images(images)
@@ -163,7 +176,7 @@ def _check_arguments(ensemble, images, batch_size) -> np.ndarray:
 
 
 def _check_count(count: int, unbiased: bool) -> None:
-    """Raises unless there are enough examples."""
+    """Raises InputError if there are too few examples."""
     least = 4 if unbiased else 2
     if count < least:
         raise InputError(f"Expected at least {least} examples. Received: {count}.")
@@ -172,10 +185,10 @@ def _check_count(count: int, unbiased: bool) -> None:
 def _features(
     member: keras.Model, outputs: list[keras.KerasTensor]
 ) -> Callable[[np.ndarray], list[tf.Tensor]]:
-    """From images to the outputs of a member's layers, each (batch, features), as one graph."""
+    """A graph from images to the outputs of a member's layers, each (batch, features)."""
     model = graph_part(member.inputs, outputs)
 
-    def features(images):
+    def features(images: tf.Tensor) -> list[tf.Tensor]:
         flat = keras.tree.flatten(model(images, training=False))
         return [tf.reshape(output, (tf.shape(output)[0], -1)) for output in flat]
 
@@ -186,7 +199,7 @@ def _features(
 def _gram_matrices(
     features: Callable[[np.ndarray], list[tf.Tensor]], images: np.ndarray, batch_size: int
 ) -> list[np.ndarray]:
-    """Inner products of all images, (n, n) in float64 for each layer, block by block."""
+    """Gram matrices (n, n) in float64, one per layer, filled block by block."""
     count = len(images)
     batches = [slice(begin, begin + batch_size) for begin in range(0, count, batch_size)]
     grams: list[np.ndarray] = []
@@ -195,7 +208,7 @@ def _gram_matrices(
         if not grams:
             grams = [np.empty((count, count)) for _ in left]
         for columns in batches[index:]:
-            # Not kept in a variable, which would hold a third batch while the next is made.
+            # Not assigned to a variable, which would keep a third batch alive.
             blocks = _products(left, left if columns == rows else features(images[columns]))
             for gram, block in zip(grams, blocks, strict=True):
                 gram[rows, columns] = block
@@ -211,14 +224,16 @@ def _products(left: list[tf.Tensor], right: list[tf.Tensor]) -> list[np.ndarray]
     ]
 
 
-def _pairwise(grams, pairs, unbiased) -> list[float]:
-    """Alignment of every pair of members at one layer."""
+def _pairwise(
+    grams: Sequence[np.ndarray], pairs: Sequence[tuple[int, int]], unbiased: bool
+) -> list[float]:
+    """CKA of every pair of members at one layer."""
     units = [_unit(gram, unbiased) for gram in grams]
     return [_inner_product(units[i], units[j]) for i, j in pairs]
 
 
 def _unit(gram: np.ndarray, unbiased: bool) -> np.ndarray:
-    """A Gram matrix centred and scaled to norm 1; NaN if nothing is left to scale."""
+    """A Gram matrix centred and scaled to norm 1; NaN for a constant representation."""
     if not np.isfinite(gram).all():
         raise InputError("Expected finite representations. Received: NaN or infinite values.")
     centred = _centred_without_diagonal(gram) if unbiased else _centred(gram)
@@ -234,13 +249,13 @@ def _inner_product(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _centred(gram: np.ndarray) -> np.ndarray:
-    """Inner products of the representation with its mean subtracted."""
+    """The Gram matrix of the representation minus its mean."""
     means = gram.mean(axis=1)
     return gram - means[:, np.newaxis] - means + means.mean()
 
 
 def _centred_without_diagonal(gram: np.ndarray) -> np.ndarray:
-    """A Gram matrix with diagonal zero, and rows that sum to zero beside it."""
+    """A Gram matrix with a zero diagonal, centred so that every row sums to zero."""
     count = len(gram)
     beside = gram - np.diag(np.diag(gram))
     sums = beside.sum(axis=1) / (count - 2)

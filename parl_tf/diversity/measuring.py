@@ -1,4 +1,4 @@
-"""All measures of an ensemble's diversity, as one record."""
+"""All measures of an ensemble's diversity, in one record."""
 
 import dataclasses
 import time
@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from parl_tf.arguments import check_seed
 from parl_tf.attacks.base import Attack
-from parl_tf.data.examples import check_examples
+from parl_tf.data.examples import Split, check_examples
 from parl_tf.data.own import Examples, as_arrays
 from parl_tf.defences.base import Ensemble
 from parl_tf.diversity.cka import layer_cka
@@ -36,30 +36,37 @@ def measure_diversity(
     config: dict[str, Any] | None = None,
     data_description: Mapping[str, Any] | None = None,
 ) -> DiversityRecord:
-    """Measures how differently the members of an ensemble see images.
+    """Measures the diversity of an ensemble's members on images.
 
     Args:
         name: The ensemble's name in tables.
         ensemble: An ensemble of any method.
-        attack: What transfer between members is measured with.
-        epsilon: Its strength, in pixel units of [0, 1].
+        attack: The attack to measure transfer between members with.
+        epsilon: Radius of the attack's L-infinity ball, in pixel units of [0, 1].
         data: Images and labels, as for `evaluate_robustness`.
         tap: Which output of a convolution is a layer's representation, as for `expose_layers`.
         example: Index of the image whose gradients are kept.
-        seed: Seed of the attack's draws.
-        batch_size: Images at a time.
+        seed: Seed of the attack.
+        batch_size: Images per batch.
         config: Configuration of the run that trained the ensemble.
-        data_description: What the images are, for the record.
+        data_description: Description of the images, for the record.
 
     Returns:
-        The record.
+        The record: CKA, cosines of loss gradients, transfer and agreement.
 
     Raises:
-        InputError: Not an ensemble, or arguments outside their values.
+        InputError: A model that is not an `Ensemble`, or an argument out of range.
+
+    Example:
+        >>> record = parl_tf.measure_diversity(
+        ...     "mine", ensemble, parl_tf.FGSM(), 0.1, sample
+        ... )
+        >>> record.pairs, len(record.gradient_cosines)
+        ([[0, 1]], 1)
     """
     began = time.monotonic()
     if not isinstance(ensemble, Ensemble):
-        raise InputError(f"Expected an Ensemble, whose members differ. Received: {ensemble!r}.")
+        raise InputError(f"Expected an Ensemble to measure. Received: {ensemble!r}.")
     examples = check_examples(*as_arrays(data, "test"), ensemble.num_classes)
     if not 0 <= example < len(examples):
         raise InputError(f"Expected example below {len(examples)}. Received: {example}.")
@@ -106,7 +113,7 @@ def measure_diversity(
     )
 
 
-def _mean_cosines(ensemble, examples, batch_size):
+def _mean_cosines(ensemble: Ensemble, examples: Split, batch_size: int) -> list[float]:
     """Mean cosine of the members' loss gradients, for each pair."""
     graph = tf.function(
         lambda images, labels: tf.reduce_sum(
@@ -120,11 +127,11 @@ def _mean_cosines(ensemble, examples, batch_size):
 
 
 def _scaled(gradient: np.ndarray) -> np.ndarray:
-    """A gradient scaled to a largest entry of 1, and kept to four digits, which a picture needs."""
+    """A gradient scaled to a largest entry of 1 and rounded to four digits, for a picture."""
     largest = np.abs(gradient).max()
     return np.round(gradient.astype("float64") / (largest or 1.0), 4)
 
 
-def _nullable(array: np.ndarray) -> list:
-    """Nested lists of a matrix, with None where it is not a finite number."""
+def _nullable(array: np.ndarray) -> list[list[float | None]]:
+    """A matrix as nested lists, with None in place of NaN and infinite values."""
     return [[value if np.isfinite(value) else None for value in row] for row in array.tolist()]

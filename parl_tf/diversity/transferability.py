@@ -1,9 +1,10 @@
-"""How far members of an ensemble fool one another, and how often they answer alike."""
+"""Transfer of adversarial examples between members, and their agreement."""
 
 import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -13,17 +14,18 @@ from parl_tf.data.examples import Split, check_examples
 from parl_tf.defences.base import Ensemble
 from parl_tf.errors import InputError
 
+_Predict = Callable[[np.ndarray], tuple[tf.Tensor, tf.Tensor]]
+
 
 @dataclasses.dataclass(frozen=True)
 class MemberTransfer:
-    """What M members of an ensemble do to one another.
+    """Transfer and agreement between M members of an ensemble.
 
     Attributes:
-        success: float64 array (M, M), in [0, 1]. Row i: the member that examples were crafted on,
-            white box for that member alone. Column j: the member judged. The part of the images
-            which j gets right when clean that j gets wrong when attacked; NaN if it gets none
-            right.
-        agreement_clean: float64 array (M, M), in [0, 1]: the part of the clean images on which
+        success: float64 array (M, M), in [0, 1]. Row i: the member that examples were crafted on.
+            Column j: the member judged. Of the clean images that j classifies correctly, the
+            fraction that it misclassifies when attacked; NaN if there are none.
+        agreement_clean: float64 array (M, M), in [0, 1]: the fraction of clean images on which
             members i and j predict the same class. Symmetric, with diagonal 1.
         agreement_adversarial: The same on examples crafted on the whole ensemble.
     """
@@ -43,27 +45,27 @@ def member_transfer(
     seed: int = 0,
     batch_size: int = 250,
 ) -> MemberTransfer:
-    """Attacks each member, shows the result to all, and attacks the ensemble.
+    """Attacks each member and the ensemble, and shows the examples to all members.
 
-    An attack of several restarts is run once, as its restart 0: the worst of several would be a
-    matter of which member is judged.
+    An attack with several restarts runs restart 0 only, as the worst restart would depend on the
+    member judged.
 
     Args:
         ensemble: Members to measure, in inference mode.
-        attack: How examples are crafted.
+        attack: The attack that crafts examples.
         epsilon: Radius of the L-infinity ball, in pixel units of [0, 1].
         images: Array (n, height, width, channels), pixels in [0, 1].
         labels: Integer array (n,), the true classes.
-        seed: Seed of what the attack draws, the same on every member.
-        batch_size: Images at a time.
+        seed: Seed of the attack, the same for every member.
+        batch_size: Images per batch.
 
     Returns:
-        How often examples transfer, and how often members agree.
+        Rates of transfer between members, and of their agreement.
 
     Raises:
-        InputError: Not an `Ensemble` or an attack; images or labels that do not fit it; a number
-            outside its values; logits that are not finite. Arguments are checked before the
-            first attack.
+        InputError: A model that is not an `Ensemble`; not an attack; images or labels that do not
+            fit the model; a number out of range; logits that are not finite. Arguments are
+            checked before the first attack.
 
     Source: the transfer matrices of DVERGE, arXiv 2009.14720; which images count is this
     package's choice.
@@ -71,7 +73,7 @@ def member_transfer(
     examples = _check_arguments(ensemble, attack, epsilon, images, labels, seed, batch_size)
     predict = _predictor(ensemble)
 
-    def attacked(model):
+    def attacked(model: keras.Model) -> np.ndarray:
         crafted = attack(
             model,
             examples.images,
@@ -91,8 +93,16 @@ def member_transfer(
     return MemberTransfer(np.stack(success), _agreement(clean), _agreement(attacked(ensemble)))
 
 
-def _check_arguments(ensemble, attack, epsilon, images, labels, seed, batch_size) -> Split:
-    """Validates everything that `member_transfer` is given, and returns the examples."""
+def _check_arguments(
+    ensemble: Ensemble,
+    attack: Attack,
+    epsilon: float,
+    images: Any,
+    labels: Any,
+    seed: int,
+    batch_size: int,
+) -> Split:
+    """Validates the arguments of `member_transfer` and returns the examples."""
     if not isinstance(ensemble, Ensemble):
         raise InputError(f"Expected an Ensemble to measure. Received: {ensemble!r}.")
     if not isinstance(attack, Attack):
@@ -110,10 +120,10 @@ def _check_arguments(ensemble, attack, epsilon, images, labels, seed, batch_size
     return examples
 
 
-def _predictor(ensemble: Ensemble) -> Callable[[np.ndarray], tuple[tf.Tensor, tf.Tensor]]:
-    """From images to whether logits are finite, and each member's classes (members, batch)."""
+def _predictor(ensemble: Ensemble) -> _Predict:
+    """A graph from images to whether all logits are finite, and classes (members, batch)."""
 
-    def predict(images):
+    def predict(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         logits = tf.stack(ensemble.member_logits(images, training=False))
         return tf.reduce_all(tf.math.is_finite(logits)), tf.argmax(logits, axis=-1)
 
@@ -121,22 +131,22 @@ def _predictor(ensemble: Ensemble) -> Callable[[np.ndarray], tuple[tf.Tensor, tf
     return tf.function(predict, input_signature=[batch])
 
 
-def _predictions(predict, images: np.ndarray, batch_size: int) -> np.ndarray:
-    """Each member's classes, (members, n), a batch at a time."""
+def _predictions(predict: _Predict, images: np.ndarray, batch_size: int) -> np.ndarray:
+    """Each member's classes, (members, n)."""
     parts = []
     for begin in range(0, len(images), batch_size):
         finite, classes = predict(images[begin : begin + batch_size])
         if not finite:
-            raise InputError("Expected finite logits. Received: NaN or infinite ones.")
+            raise InputError("Expected finite logits. Received: NaN or infinite values.")
         parts.append(classes.numpy())
     return np.concatenate(parts, axis=1)
 
 
 def _agreement(predictions: np.ndarray) -> np.ndarray:
-    """Part of the images on which each two members predict the same class."""
+    """Fraction of images on which each two members predict the same class."""
     return np.mean(predictions[:, np.newaxis] == predictions, axis=2)
 
 
 def _quotient(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """The quotient of counts, NaN where there is nothing to count."""
+    """The quotient of counts, NaN where the denominator is 0."""
     return np.where(denominator > 0, numerator / np.maximum(denominator, 1), np.nan)

@@ -1,1 +1,1 @@
-"""The paper's grid of experiments: a file becomes jobs, and jobs are run."""
+"""The paper's grid of experiments: a file that becomes jobs, and a scheduler for them."""

@@ -1,4 +1,4 @@
-"""The paper's grid of experiments: a declarative file becomes jobs for the command line tools."""
+"""The paper's grid of experiments: a declarative file that becomes jobs for the tools."""
 
 import dataclasses
 import fnmatch
@@ -24,10 +24,10 @@ class Job:
     Attributes:
         name: Its name, kind first: "train/cifar10/parl7-seed0".
         tool: The tool: "train", "attack", "diversity" or "report".
-        arguments: What it is called with.
-        output: What it leaves, a file or folder.
+        arguments: The tool's arguments.
+        output: The file or folder that it creates.
         needs: Names of the jobs whose output it reads.
-        always: Whether it is run even if its output is there.
+        always: Whether to run it even if its output exists.
     """
 
     name: str
@@ -39,12 +39,12 @@ class Job:
 
     @property
     def command(self) -> str:
-        """The job as a line for a shell."""
+        """The job as a shell command."""
         return shlex.join([f"parl-{self.tool}", *self.arguments])
 
 
 def grid_file(scale: str) -> pathlib.Path:
-    """The grid that comes with the package for a scale; raises InputError for an unknown one."""
+    """The package's grid for a scale; raises InputError for an unknown scale."""
     check_choice("scale", scale, SCALES)
     return pathlib.Path(__file__).parent / "grids" / f"{scale}.toml"
 
@@ -53,9 +53,9 @@ def read_grid(path: str | os.PathLike) -> dict[str, Any]:
     """Reads a grid.
 
     Raises:
-        MissingFileError: No such file.
-        UnreadableFileError: Not TOML.
-        InputError: Something unknown, missing or of another type in it.
+        MissingFileError: There is no such file.
+        UnreadableFileError: The file is not TOML.
+        InputError: It has an unknown or missing key, or a value of the wrong type.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -68,8 +68,8 @@ def read_grid(path: str | os.PathLike) -> dict[str, Any]:
         _check(grid)
     except (TypeError, AttributeError, KeyError) as error:
         raise InputError(
-            f"{path}: a value of another type than in the grids here: {error!r}"
-        ) from (error)
+            f"Expected values of the types in the package's grids. Received: {path}, {error!r}."
+        ) from error
     return grid
 
 
@@ -79,12 +79,9 @@ def plan(
     """The jobs of a grid, each after those whose output it reads.
 
     Args:
-        grid: As `read_grid` returns it.
-        out: Folder of everything: `DATASET/runs/`, `DATASET/results/` and `report/`.
+        grid: As returned by `read_grid`.
+        out: Folder for all output: `DATASET/runs/`, `DATASET/results/` and `report/`.
         data_dir: Folder of tensorflow-datasets.
-
-    Raises:
-        InputError: An option that is no text for a shell, or a name that is not there.
     """
     out = pathlib.Path(out)
     jobs: list[Job] = []
@@ -108,10 +105,10 @@ def plan(
 
 
 def select(jobs: Sequence[Job], patterns: Sequence[str] | None) -> list[Job]:
-    """Jobs whose names match one of the patterns ("train/*", "*/parl7-*"); all for None.
+    """Jobs that match one of the patterns ("train", "train/*", "*/parl7-*"); all if None.
 
     Raises:
-        InputError: A pattern that no job matches.
+        InputError: No job matches a pattern.
     """
     if not patterns:
         return list(jobs)
@@ -122,32 +119,37 @@ def select(jobs: Sequence[Job], patterns: Sequence[str] | None) -> list[Job]:
     return [job for job in jobs if any(_matches(job, pattern) for pattern in patterns)]
 
 
-def _matches(job, pattern):
-    """Whether a pattern means a job: its whole name, or its kind alone."""
+def _matches(job: Job, pattern: str) -> bool:
+    """Whether a pattern matches a job's name or is its kind."""
     return fnmatch.fnmatchcase(job.name, pattern) or job.tool == pattern
 
 
-def _dataset_jobs(grid, dataset, out, data_dir) -> list[Job]:
+def _dataset_jobs(
+    grid: dict[str, Any],
+    dataset: str,
+    out: pathlib.Path,
+    data_dir: str | os.PathLike | None,
+) -> list[Job]:
     """Jobs of one data set."""
     runs, results = out / dataset / "runs", out / dataset / "results"
     data = ["--data-dir", str(data_dir)] if data_dir else []
     common = ["--dataset", dataset, *data, *shlex.split(grid["train"])]
     jobs: list[Job] = []
-    made: dict[str, str] = {}  # the job that makes a run, by the run's path
+    made: dict[str, str] = {}  # name of the job that creates a path
 
-    def add(tool, name, arguments, output):
+    def add(tool: str, name: str, arguments: Sequence[str], output: pathlib.Path) -> None:
         needs = tuple(dict.fromkeys(made[text] for text in arguments if text in made))
         job = Job(
             name=f"{tool}/{dataset}/{name}",
             tool=tool,
-            arguments=tuple(map(str, arguments)),
+            arguments=tuple(arguments),
             output=output,
             needs=needs,
         )
         made[str(output)] = job.name
         jobs.append(job)
 
-    def options(text, seed):
+    def options(text: str, seed: int) -> list[str]:
         return shlex.split(text.format(seed=seed, runs=shlex.quote(str(runs))))
 
     for name, text in grid["surrogates"].items():
@@ -188,13 +190,13 @@ def _dataset_jobs(grid, dataset, out, data_dir) -> list[Job]:
 
 
 def _check(grid: dict[str, Any]) -> None:
-    """Raises InputError unless a grid has what it needs, and nothing else."""
+    """Raises InputError unless a grid has valid values for all keys, and no others."""
     unknown = set(grid) - _KEYS
     missing = _KEYS - set(grid)
     if unknown or missing:
         raise InputError(
-            f"Expected a grid of {', '.join(sorted(_KEYS))}. Received: without "
-            f"{sorted(missing)}, with {sorted(unknown)}."
+            f"Expected a grid with the keys {', '.join(sorted(_KEYS))}. Received: missing "
+            f"{sorted(missing)}, unknown {sorted(unknown)}."
         )
     if not grid["datasets"] or not grid["settings"] or not grid["seeds"]:
         raise InputError("Expected at least one data set, setting and seed in a grid.")
@@ -203,7 +205,10 @@ def _check(grid: dict[str, Any]) -> None:
     texts = [grid["train"], *grid["surrogates"].values()]
     for name, entry in {**grid["attacks"], "diversity": grid["diversity"]}.items():
         if unknown := set(entry) - _ENTRY_KEYS:
-            raise InputError(f"Unknown in {name} of a grid: {sorted(unknown)}.")
+            raise InputError(
+                f"Expected the keys {', '.join(sorted(_ENTRY_KEYS))} in {name} of a grid. "
+                f"Received: {sorted(unknown)}."
+            )
         for surrogate in entry.get("surrogates", ()):
             check_choice("surrogate", surrogate, grid["surrogates"])
         for setting in entry.get("settings", ()):
@@ -217,7 +222,7 @@ def _check(grid: dict[str, Any]) -> None:
         except (ValueError, LookupError) as error:
             raise InputError(
                 f"Expected options as for a shell. Received: {text!r}, {error}."
-            ) from (error)
+            ) from error
     names = [*grid["surrogates"], *grid["settings"], *grid["attacks"], *grid["datasets"]]
     for name in names:
         if pathlib.PurePath(name).name != name:

@@ -1,4 +1,4 @@
-"""Jobs run in the order of their needs, several at a time, here or on a Ray cluster."""
+"""Runs jobs in the order of their dependencies, in parallel, here or on a Ray cluster."""
 
 import concurrent.futures
 import contextlib
@@ -19,7 +19,7 @@ DONE, FAILED, SKIPPED = "done", "failed", "not run"
 Execute = Callable[[Job, pathlib.Path], int]
 """Runs a job's command with its output in a file, and returns its exit status."""
 
-_children: set[subprocess.Popen] = set()  # the processes at work on this machine
+_children: set[subprocess.Popen] = set()  # running on this machine
 
 
 def run_jobs(
@@ -30,22 +30,22 @@ def run_jobs(
     workers: int = 1,
     on_change: Callable[[Job, str], None] | None = None,
 ) -> dict[str, str]:
-    """Runs jobs, each once those that it needs are done, without those that are done already.
+    """Runs each job once the jobs it needs are done, and skips those already done.
 
-    A job that fails does not stop those that do not need it.
+    If a job fails, only those that need it are not run.
 
     Args:
-        jobs: The jobs; what one needs and is not among them must be there.
-        out: Folder of the grid: `jobs/` in it remembers what was run, `logs/` what was printed.
+        jobs: The jobs; the output of a needed job that is not among them must exist.
+        out: Folder of the grid: its `jobs/` records the commands, its `logs/` what they print.
         execute: Runs one job.
-        workers: How many at a time.
+        workers: Number of jobs at a time.
         on_change: Called with a job and "running", "done", "failed" or "not run".
 
     Returns:
-        What became of each job, by name.
+        The final state of each job, by name.
 
     Raises:
-        ExistingRunError: The output of a job is there, made by another command.
+        ExistingRunError: The output of a job exists and was made by another command.
     """
     say = on_change or (lambda job, state: None)
     state: dict[str, str] = {}
@@ -80,7 +80,7 @@ def run_jobs(
 
 
 def is_done(job: Job, out: pathlib.Path) -> bool:
-    """Whether a job's output is there and complete.
+    """Whether a job's output exists and is complete.
 
     Raises:
         ExistingRunError: It was made by another command.
@@ -101,7 +101,7 @@ def is_done(job: Job, out: pathlib.Path) -> bool:
 
 
 def _run(job: Job, out: pathlib.Path, execute: Execute) -> int:
-    """Runs a job and remembers what it was."""
+    """Runs a job and records its command."""
     note, log = _note(job, out), log_of(job, out)
     for path in (note, log):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,16 +114,16 @@ def _run(job: Job, out: pathlib.Path, execute: Execute) -> int:
 
 
 def log_of(job: Job, out: pathlib.Path) -> pathlib.Path:
-    """File with what a job printed."""
+    """The file with a job's output."""
     return out / "logs" / f"{job.name}.log"
 
 
-def _note(job, out) -> pathlib.Path:
+def _note(job: Job, out: pathlib.Path) -> pathlib.Path:
     return out / "jobs" / f"{job.name}.json"
 
 
 def _read(note: pathlib.Path) -> dict[str, Any]:
-    """A note of an earlier run; nothing if it is damaged."""
+    """The record of an earlier run; empty if it is damaged."""
     try:
         told = json.loads(note.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -132,8 +132,8 @@ def _read(note: pathlib.Path) -> dict[str, Any]:
 
 
 def execute_here(job: Job, log: pathlib.Path) -> int:
-    """Runs a job's tool in a process of its own on this machine."""
-    command = [sys.executable, "-m", f"parl_tf.cli.{job.tool}", *job.arguments]
+    """Runs a job's tool as a subprocess on this machine."""
+    command = [sys.executable, "-m", "parl_tf_tools", job.tool, *job.arguments]
     with open(log, "ab") as file:
         file.write(f"$ {job.command}\n".encode())
         file.flush()
@@ -147,7 +147,7 @@ def execute_here(job: Job, log: pathlib.Path) -> int:
 
 @contextlib.contextmanager
 def _ending_together() -> Iterator[None]:
-    """Ends the processes that are at work here if this one is told to end."""
+    """Terminates the running subprocesses if this process is interrupted."""
     try:
         yield
     except BaseException:
@@ -160,11 +160,11 @@ def execute_on_ray(address: str | None, cpus_per_job: float = 1) -> tuple[Execut
     """Connects to a Ray cluster that shares this machine's file system.
 
     Args:
-        address: Of the cluster ("auto", "ray://host:port"); None starts one on this machine.
-        cpus_per_job: What a job reserves.
+        address: Address of the cluster ("auto", "ray://host:port"); None starts one here.
+        cpus_per_job: Number of CPUs that a job reserves.
 
     Returns:
-        What runs a job there, and how many jobs fit at a time.
+        A function that runs a job there, and the number of jobs that fit at a time.
 
     Raises:
         MissingExtraError: Ray is not installed.

@@ -36,6 +36,10 @@ class DiversityRecord:
         seed: Seed of the attack's draws.
         seconds: Wall time.
         versions: Versions of the packages.
+
+    Example:
+        >>> measured.target.name, np.shape(measured.transfer)
+        ('mine', (2, 2))
     """
 
     target: ModelCard
@@ -66,6 +70,9 @@ def save_diversity(record: DiversityRecord, path: str | os.PathLike) -> None:
 
     Raises:
         ExistingRunError: It cannot be written there.
+
+    Example:
+        >>> parl_tf.save_diversity(measured, "diversity.json")
     """
     check_can_write(path)
     document = {"format": FORMAT, "diversity": dataclasses.asdict(record)}
@@ -80,6 +87,11 @@ def load_diversity(path: str | os.PathLike) -> DiversityRecord:
     Raises:
         MissingFileError: No such file.
         UnreadableFileError: Truncated, edited by hand, of another format, or something else.
+
+    Example:
+        >>> parl_tf.save_diversity(measured, "diversity.json")
+        >>> parl_tf.load_diversity("diversity.json") == measured
+        True
     """
     document = read_document(path)
     try:

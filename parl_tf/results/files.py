@@ -78,6 +78,13 @@ def load_records(path: str | os.PathLike) -> list[Record]:
     Raises:
         MissingFileError: No such file.
         UnreadableFileError: Truncated, edited by hand, of another format, or something else.
+
+    Example:
+        >>> records = parl_tf.evaluate_robustness(
+        ...     ensemble, parl_tf.FGSM(), 0.1, sample, out="results.json"
+        ... )
+        >>> parl_tf.load_records("results.json") == records
+        True
     """
     return _records_of(read_document(path), path)
 

@@ -53,6 +53,15 @@ class Record:
         data: What the images are: `fingerprint` of exactly these, `num_examples`, and, where
             known, name and fingerprint of the data set and how they were drawn.
         versions: Versions of the packages.
+
+    Example:
+        >>> clean, fgsm, pgd = records
+        >>> pgd.target.name, pgd.attack, pgd.threat_model, pgd.num_examples
+        ('mine', 'pgd', 'white_box', 8)
+        >>> np.shape(pgd.correct)  # restarts and images
+        (3, 8)
+        >>> pgd.worst_case_accuracy <= pgd.accuracy
+        True
     """
 
     target: ModelCard
@@ -215,6 +224,11 @@ def survived_all(records: Sequence[Record]) -> np.ndarray:
 
     Raises:
         InputError: No records, or records of different targets or images.
+
+    Example:
+        >>> survived = parl_tf.survived_all(records)
+        >>> survived.shape, survived.dtype
+        ((8,), dtype('bool'))
     """
     kinds = {(record.target.fingerprint, record.data["fingerprint"]) for record in records}
     if len(kinds) != 1:

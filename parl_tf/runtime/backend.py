@@ -1,7 +1,7 @@
-"""Which backend Keras runs on, found out before Keras is imported. Imports neither it nor others.
+"""Which backend Keras uses, determined without importing Keras.
 
-Under another backend Keras's own import may fail, or this package's much later: a run's folder
-would be there by then.
+Under another backend the import of Keras may fail, or this package may fail much later, when a run
+folder has already been created.
 """
 
 import json
@@ -15,11 +15,11 @@ _NEEDED = "tensorflow"
 
 
 def check_backend() -> None:
-    """Raises unless Keras runs on TensorFlow, or is going to once it is imported.
+    """Raises unless Keras uses TensorFlow, or will once it is imported.
 
     Raises:
-        BackendError: It is another backend; the message is one sentence that says who chose it
-            and what to do.
+        BackendError: Keras uses another backend. The message is one sentence that says what chose
+            it and how to change it.
     """
     backend, chosen_by, remedy = _chosen()
     if backend != _NEEDED:
@@ -30,7 +30,7 @@ def check_backend() -> None:
 
 
 def _chosen() -> tuple[object, str, str]:
-    """The backend, who chose it, and how to choose another; in the order that Keras goes by."""
+    """The backend, what chose it and how to change it, in Keras's order of precedence."""
     keras = sys.modules.get("keras")
     if keras is not None and hasattr(keras, "config"):
         remedy = "set KERAS_BACKEND=tensorflow before Keras is imported, in a new process"
@@ -42,12 +42,12 @@ def _chosen() -> tuple[object, str, str]:
     try:
         backend = json.loads(file.read_text()).get("backend", _NEEDED)
     except (OSError, ValueError, AttributeError):
-        backend = _NEEDED  # Keras's default where its file is not there or says nothing
+        backend = _NEEDED  # Keras's default if the file is missing or names no backend
     return backend, f"{file} says", "change it there, or set KERAS_BACKEND=tensorflow"
 
 
 def _configuration_file() -> pathlib.Path:
-    """Where Keras reads what it is configured to."""
+    """Keras's configuration file."""
     if "KERAS_HOME" in os.environ:
         return pathlib.Path(os.environ["KERAS_HOME"], "keras.json").expanduser()
     home = os.path.expanduser("~")

@@ -1,4 +1,4 @@
-"""The same bits in every process."""
+"""Bit-for-bit reproducible results."""
 
 import tensorflow as tf
 
@@ -8,27 +8,26 @@ _enabled = False
 
 
 def enable_determinism() -> None:
-    """Makes TensorFlow repeat its bits, in trainings, attacks and everything else.
+    """Makes training, attacks and all other computations reproducible bit for bit.
 
-    The promise is for one machine, one number of threads and one version of everything; seeds are
-    still to be given. It holds for the whole process and cannot be taken back. Trainings become
+    This holds on one machine with one number of threads and one version of every package. Seeds
+    must still be given. It applies to the whole process and cannot be undone. Training becomes
     somewhat slower (see docs/reliability.md).
 
-    TensorFlow's own `enable_op_determinism`, which is switched on, does not cover two things. A sum
-    of three or more tensors starts from the first of them that may be overwritten, so its
-    rounding depends on which operations have run; here they run one at a time, each still on all
-    cores. And the graph optimizer orders the terms of a sum by addresses in memory, which differ
-    from process to process; here it is off.
+    TensorFlow's `enable_op_determinism`, which is called here, leaves two gaps. A sum of three or
+    more tensors starts with the first one whose memory may be reused, so its rounding depends on
+    which operations have already run; here operations run one at a time, each still on all cores.
+    And the graph optimizer orders the terms of a sum by memory address, which differs between
+    processes; here it is off.
 
-    Call it first: TensorFlow decides how many operations run at a time when it first computes
-    anything. A second call does nothing.
+    Call this first: TensorFlow fixes the number of concurrent operations when it first computes
+    something. Calling it again does nothing.
 
     Raises:
-        InputError: TensorFlow has already begun to compute in this process.
+        InputError: TensorFlow has already computed something in this process.
 
     Example:
-        >>> from parl_tf.runtime.determinism import enable_determinism
-        >>> enable_determinism()  # before any tensor, model or data set is made
+        >>> parl_tf.enable_determinism()  # before any tensor, model or data set is created
     """
     global _enabled
     if _enabled:
@@ -37,9 +36,9 @@ def enable_determinism() -> None:
         tf.config.threading.set_inter_op_parallelism_threads(1)
     except RuntimeError:
         raise InputError(
-            "TensorFlow has already begun to compute in this process, several operations at a "
-            "time, and cannot change to one. Expected determinism to be enabled first: before any "
-            "tensor, model or data set is made, in a new process."
+            "Expected determinism to be enabled before any tensor, model or data set is created. "
+            "Received: a process in which TensorFlow has already begun to compute. Enable it "
+            "first in a new process."
         ) from None
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     tf.config.experimental.enable_op_determinism()
@@ -48,4 +47,4 @@ def enable_determinism() -> None:
 
 def is_deterministic() -> bool:
     """Whether `enable_determinism` was called in this process."""
-    return _enabled  # TensorFlow tells nobody whether its own switch is on
+    return _enabled  # TensorFlow has no public way to ask

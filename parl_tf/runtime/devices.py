@@ -1,4 +1,4 @@
-"""The devices of one machine, for a training on several of them."""
+"""Training on several devices of one machine."""
 
 import contextlib
 import functools
@@ -12,41 +12,51 @@ from parl_tf.runtime.replicas import num_replicas
 
 @contextlib.contextmanager
 def spread_over(num_devices: int) -> Iterator[None]:
-    """Has what is made and trained meanwhile be made and trained on several devices.
+    """A context in which models are created and trained on several devices.
 
-    These are the first GPUs. On a machine without one its CPU is split up, which makes nothing
-    faster and is for trying things out.
+    These are the first GPUs. Without a GPU the CPU is split into logical devices, which is no
+    faster but lets you try things out.
 
     Args:
-        num_devices: How many. Nothing happens where there are as many replicas already.
+        num_devices: Number of devices. If a strategy with as many replicas is already active,
+            nothing changes.
 
     Raises:
-        InputError: Fewer GPUs; a CPU that TensorFlow has begun to use as fewer; or a strategy of
-            another number of replicas is at hand.
+        InputError: There are fewer GPUs; TensorFlow already uses the CPU as fewer devices; or a
+            strategy with another number of replicas is active.
+
+    Example:
+        >>> with parl_tf.spread_over(2):  # before TensorFlow computes anything
+        ...     members = [parl_tf.NETWORKS["resnet8"](10, seed=seed) for seed in range(2)]
+        ...     ensemble = parl_tf.PARL(members, num_layers=3)
+        >>> ensemble.distribute_strategy.num_replicas_in_sync
+        2
     """
     if num_devices == num_replicas():
         yield
         return
     if tf.distribute.has_strategy():
         raise InputError(
-            f"Expected a strategy of {num_devices} replicas, or none. Received: {num_replicas()}."
+            f"Expected a strategy with {num_devices} replicas, or none. Received: {num_replicas()}."
         )
     with _strategy(num_devices).scope():
         yield
 
 
 @functools.cache
-def _strategy(number):
-    """The strategy over so many devices, one a process: a second one would mix up their traffic."""
+def _strategy(number: int) -> tf.distribute.Strategy:
+    """The strategy for a number of devices; one per process, as two would mix their traffic."""
     return tf.distribute.MirroredStrategy(_devices(number))
 
 
-def _devices(number):
-    """Names of so many devices of one kind."""
+def _devices(number: int) -> list[str]:
+    """Names of the first devices of one kind."""
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         if number > len(gpus):
-            raise InputError(f"Expected at most {len(gpus)} devices, the GPUs. Received: {number}.")
+            raise InputError(
+                f"Expected at most {len(gpus)} devices, one per GPU. Received: {number}."
+            )
         return [f"GPU:{index}" for index in range(number)]
     cpu = tf.config.list_physical_devices("CPU")[0]
     if len(tf.config.get_logical_device_configuration(cpu) or ()) < number:
@@ -55,7 +65,7 @@ def _devices(number):
             tf.config.set_logical_device_configuration(cpu, parts)
         except RuntimeError:
             raise InputError(
-                f"TensorFlow has begun to use the CPU as one device. Expected to be asked for "
-                f"{number} of them before anything is computed."
+                f"Expected to be asked for {number} devices before TensorFlow computes anything. "
+                "Received: a process in which it already uses the CPU as one device."
             ) from None
     return [f"CPU:{index}" for index in range(number)]

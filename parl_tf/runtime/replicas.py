@@ -1,7 +1,7 @@
-"""What the replicas of a distribution strategy know of each other within a step.
+"""Communication between the replicas of a distribution strategy within a training step.
 
-On one device the whole batch is a replica's own part. On several a function of tensors is called
-by every replica, in the same order, outside of loops and conditions of the graph.
+With one replica the whole batch is its own part. With several, every replica must call the
+functions of tensors in the same order, outside of loops and conditionals of the graph.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from parl_tf.errors import InputError
 
 
 def num_replicas() -> int:
-    """How many replicas there are in the strategy at hand."""
+    """Number of replicas of the active strategy."""
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def gathered(part: tf.Tensor) -> tf.Tensor:
-    """The whole batch, from each replica's part of it; gradients flow back into the parts.
+    """Concatenates the replicas' parts of a batch; gradients flow back into the parts.
 
     Args:
         part: Tensor (part of the batch, ...).
@@ -33,7 +33,7 @@ def gathered(part: tf.Tensor) -> tf.Tensor:
 
 
 def own_part(whole: tf.Tensor) -> tf.Tensor:
-    """A replica's part of something of the whole batch, whose parts are of one size.
+    """This replica's part of a whole batch that is split into equal parts.
 
     Args:
         whole: Tensor (batch, ...), the same on every replica.
@@ -49,30 +49,30 @@ def own_part(whole: tf.Tensor) -> tf.Tensor:
 
 
 def summed(value: tf.Tensor) -> tf.Tensor:
-    """The sum of a tensor over the replicas, through which gradients flow."""
+    """The sum of a tensor over the replicas; gradients flow through it."""
     if num_replicas() == 1:
         return value
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
 def equal_parts(part: tf.Tensor) -> tf.Tensor:
-    """A part of the batch, with an assertion in the graph that all replicas' are of its size.
+    """A part of the batch, with an assertion in the graph that all parts have the same size.
 
-    Otherwise the mean of what replicas measure is not the batch's.
+    With unequal parts the mean over replicas would differ from the mean over the batch.
     """
     if num_replicas() == 1:
         return part
     size = tf.shape(part)[0]
     equal = tf.equal(summed(size), num_replicas() * size)
-    message = "Expected batches that all devices have equal parts of; drop what is left over."
+    message = "Expected batches that split evenly over the devices; drop the remainder."
     with tf.control_dependencies([tf.debugging.Assert(equal, [message])]):
         return tf.identity(part)
 
 
 def finite_together(gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Gradients, NaN on every replica if those of one are not finite.
+    """Gradients, set to NaN on every replica if those of one are not finite.
 
-    Keras decides by one replica's whether a step in half precision is left out.
+    Keras looks at one replica only when it decides whether to skip a half-precision step.
     """
     if num_replicas() == 1:
         return list(gradients)
@@ -82,7 +82,7 @@ def finite_together(gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 
 
 def check_distribution(model: Any) -> None:
-    """Raises InputError where `fit` is known to train a model otherwise than on one device.
+    """Raises InputError where `fit` is known to give other results than on one device.
 
     Args:
         model: A compiled Keras model with `members`.
@@ -90,9 +90,10 @@ def check_distribution(model: Any) -> None:
     strategy = model.distribute_strategy
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         raise InputError(
-            "Keras 3 cannot fit under MultiWorkerMirroredStrategy (keras issue 20585). Expected "
-            "tf.distribute.MirroredStrategy, over the devices of one machine; for several "
-            "machines, a training on each: parl-reproduce --ray, or --list for another scheduler."
+            "Expected tf.distribute.MirroredStrategy, on the devices of one machine. Received: "
+            "MultiWorkerMirroredStrategy, under which Keras 3 cannot fit (keras issue 20585). To "
+            "use several machines, run one training on each: parl-reproduce --ray, or --list for "
+            "another scheduler."
         )
     if strategy.num_replicas_in_sync == 1:
         return
@@ -107,33 +108,33 @@ def check_distribution(model: Any) -> None:
     clipping = [optimizer.clipnorm, optimizer.global_clipnorm, optimizer.clipvalue]
     if any(limit is not None for limit in clipping):
         raise InputError(
-            "Keras would clip each replica's part of a gradient by itself. Expected an optimizer "
-            f"without clipping. Received: clipnorm, global_clipnorm, clipvalue = {clipping}."
+            "Expected an optimizer without clipping, as Keras clips each replica's part of a "
+            f"gradient separately. Received: clipnorm, global_clipnorm, clipvalue = {clipping}."
         )
     if getattr(model.loss, "reduction", "") == "mean_with_sample_weight":
         raise InputError(
-            "Each replica would divide by the sample weights of its own part. Expected a loss of "
-            f"another reduction. Received: {model.loss.reduction!r}."
+            "Expected a loss with another reduction, as each replica would divide by the sample "
+            f"weights of its own part. Received: {model.loss.reduction!r}."
         )
     if model.steps_per_execution > 1 or model.jit_compile is True:
         raise InputError(
-            "Keras 3 can neither make several steps an execution nor compile by XLA under a "
-            "strategy. Expected compile(steps_per_execution=1, jit_compile=False). Received: "
+            "Expected compile(steps_per_execution=1, jit_compile=False), as Keras 3 supports "
+            "neither several steps per execution nor XLA under a strategy. Received: "
             f"steps_per_execution={model.steps_per_execution}, jit_compile={model.jit_compile}."
         )
 
 
 def _check_layer(layer: keras.Layer, member: str) -> None:
-    """Raises InputError for a layer that would do something else in each replica."""
+    """Raises InputError for a layer that would behave differently on each replica."""
     if isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized:
         raise InputError(
-            f"Under a strategy of several replicas each would have moving statistics of its own. "
-            f"Expected BatchNormalization(synchronized=True). Received: {layer.name!r} in "
-            f"{member!r}."
+            "Expected BatchNormalization(synchronized=True) under a strategy with several "
+            "replicas, as otherwise each replica has its own moving statistics. Received: "
+            f"{layer.name!r} in {member!r}."
         )
     if any(getattr(layer, name, None) is not None for name in ("seed_generator", "generator")):
         raise InputError(
-            "Under a strategy of several replicas a layer does not draw what it draws for the "
-            f"whole batch. Expected members without such layers. Received: {layer.name!r}, a "
+            "Expected members without random layers under a strategy with several replicas, as "
+            f"they draw differently than for the whole batch. Received: {layer.name!r}, a "
             f"{type(layer).__name__}, in {member!r}."
         )

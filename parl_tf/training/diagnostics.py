@@ -31,6 +31,21 @@ class DiversityDiagnostics(keras.callbacks.Callback):
     Raises:
         InputError: Images or labels that are not as described; when training begins, a model that
             is not an `Ensemble`, or members with fewer convolutions than `num_layers`.
+
+    Example:
+        >>> recipe = parl_tf.Recipe(network="resnet8")
+        >>> ensemble = parl_tf.build_ensemble("gal", dataset, recipe=recipe, num_members=2)
+        >>> ensemble.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        >>> history = ensemble.fit(
+        ...     parl_tf.training_batches(dataset.train, batch_size=32, seed=0),
+        ...     callbacks=parl_tf.DiversityDiagnostics(
+        ...         dataset.validation.images, dataset.validation.labels, num_layers=2
+        ...     ),
+        ...     shuffle=False,  # the batches are shuffled already
+        ...     verbose=0,
+        ... )
+        >>> {"gradient_cosine", "parl_penalty"} <= set(history.history)
+        True
     """
 
     def __init__(

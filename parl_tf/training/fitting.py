@@ -71,6 +71,14 @@ def build_ensemble(
 
     Raises:
         InputError: An unknown method, or what its class refuses.
+
+    Example:
+        >>> recipe = parl_tf.Recipe(network="resnet8")
+        >>> ensemble = parl_tf.build_ensemble("parl", dataset, recipe=recipe, num_layers=3)
+        >>> ensemble  # doctest: +ELLIPSIS
+        <PARL name=parl...>
+        >>> len(ensemble.members)
+        3
     """
     make = METHODS[method]
     check_dataset(dataset)
@@ -144,6 +152,21 @@ def train(
         MissingFileError: Nothing to start from at `start_from`.
         UnreadableFileError: What is there cannot be read.
         DivergedError: The loss became infinite or NaN; the run stays unfinished.
+
+    Example:
+        >>> recipe = parl_tf.recipe_for("parl", epochs=1, batch_size=32, network="resnet8")
+        >>> ensemble = parl_tf.train(
+        ...     "parl",
+        ...     dataset,
+        ...     "runs/parl",
+        ...     recipe=recipe,
+        ...     num_members=2,
+        ...     arguments={"num_layers": 3},
+        ...     verbose=0,
+        ... )
+        >>> model, config = parl_tf.load_model("runs/parl")
+        >>> model.num_layers
+        3
     """
     recipe = _resolved(recipe_of(recipe, method))
     check_can_begin(out)

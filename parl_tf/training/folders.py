@@ -17,7 +17,7 @@ import keras
 from parl_tf.defences import METHODS
 from parl_tf.defences.base import Ensemble
 from parl_tf.errors import ExistingRunError, MissingFileError, UnreadableFileError
-from parl_tf.files import sha256_of, to_disk, write_json, write_whole, written_whole
+from parl_tf.files import atomic_replacement, sha256_of, to_disk, write_atomic, write_json
 from parl_tf.graphs.classifiers import check_logits_classifier
 
 CONFIG, HISTORY, MODEL = "config.json", "history.csv", "model.keras"
@@ -84,7 +84,7 @@ def holds_run(folder: pathlib.Path) -> bool:
 
 def finish_run(folder: pathlib.Path, model: keras.Model) -> None:
     """Saves the trained model into a run folder, which makes the run a finished one."""
-    with written_whole(folder / MODEL) as partial:
+    with atomic_replacement(folder / MODEL) as partial:
         model.save(partial)
     remove_checkpoints(folder)
 
@@ -97,9 +97,9 @@ def save_checkpoint(folder: pathlib.Path, model: keras.Model, epochs: int) -> No
     path = folder / f"checkpoint-{epochs:04}.keras"
     if (folder / HISTORY).exists():  # without its lines a checkpoint is not continued
         to_disk(folder / HISTORY)
-    with written_whole(path) as partial:
+    with atomic_replacement(path) as partial:
         model.save(partial)
-        write_whole(_checksum_file(path), f"{sha256_of(partial)}  {path.name}\n".encode())
+        write_atomic(_checksum_file(path), f"{sha256_of(partial)}  {path.name}\n".encode())
     found = find_checkpoints(folder)
     kept = sorted(number for number in found if number <= epochs)[-_KEPT:]
     remove_checkpoints(folder, [found[number] for number in kept])
@@ -150,6 +150,12 @@ def load_model(path: str | os.PathLike) -> tuple[keras.Model, dict[str, Any] | N
         UnreadableFileError: A file that is not a Keras model, or a configuration that is not
             JSON.
         InputError: A Keras model that is not a classifier of images returning logits.
+
+    Example:
+        >>> ensemble.save("ensemble.keras")
+        >>> model, config = parl_tf.load_model("ensemble.keras")
+        >>> len(model.members), config
+        (2, None)
     """
     path = pathlib.Path(path)
     if not path.exists():
@@ -256,7 +262,7 @@ def cut_history(folder: pathlib.Path, epochs: int) -> None:
     expected = [b"epoch", *(b"%d" % epoch for epoch in range(epochs))]
     if [line.split(b",")[0] for line in kept] != expected or not kept[-1].endswith(b"\n"):
         raise UnreadableFileError(f"{path} does not hold {epochs} epochs, one a line.")
-    write_whole(path, b"".join(kept))
+    write_atomic(path, b"".join(kept))
 
 
 def _number(text: str) -> float | None:

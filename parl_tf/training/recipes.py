@@ -43,6 +43,11 @@ class Recipe:
 
     Raises:
         InputError: A value outside of these.
+
+    Example:
+        >>> recipe = parl_tf.Recipe(epochs=24, network="resnet8")
+        >>> recipe.optimizer, recipe.learning_rate
+        ('adam', 0.001)
     """
 
     epochs: int = 200
@@ -170,6 +175,12 @@ def recipe_for(method: str, name: str = "authors", **changes: Any) -> Recipe:
 
     Raises:
         InputError: An unknown name, or a change outside an attribute's values.
+
+    Example:
+        >>> parl_tf.recipe_for("dverge").optimizer
+        'sgd'
+        >>> parl_tf.recipe_for("dverge", "paper", epochs=24).optimizer
+        'adam'
     """
     check_choice("recipe", name, NAMES)
     recipe = AUTHORS.get(method, PAPER) if name == "authors" else PAPER

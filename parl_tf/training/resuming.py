@@ -49,6 +49,10 @@ def resume(
         MissingFileError: No run folder, no prepared data, or not what the run began from.
         UnreadableFileError: The configuration in the folder cannot be used.
         DivergedError: The loss became infinite or NaN.
+
+    Example:
+        >>> ensemble = parl_tf.resume("runs/interrupted", verbose=0)
+        >>> model, config = parl_tf.load_model("runs/interrupted")
     """
     config = completed(read_config(run))
     if is_finished(run):

@@ -9,13 +9,15 @@ import pytest
 from parl_tf.cli import common
 from parl_tf.cli.common import run
 from parl_tf.cli.output import StandardOutput
+from parl_tf_tools import TOOLS
 
 FULL = "error: standard output cannot be written: No space left on device.\n"
 PIPE = "error: standard output cannot be written: Broken pipe.\n"
 # A tool whose body prints and returns as much as it is told to.
 TOOL = """
 import sys
-sys.argv[0] = "parl-train"
+import parl_tf_tools
+parl_tf_tools.is_tool = True
 from parl_tf.cli.common import run
 from parl_tf.cli.display import print_table
 
@@ -71,11 +73,9 @@ def test_a_tool_says_so_and_fails(full, unread, kind, length, unbuffered):
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize(
-    "name", ["train", "attack", "diversity", "report", "reproduce", "quickstart"]
-)
+@pytest.mark.parametrize("name", TOOLS)
 def test_help_says_so_too(full, name, unbuffered):
-    code = f"import sys; sys.argv[0] = 'parl-{name}'\nfrom parl_tf.cli.{name} import main\nmain()"
+    code = f"import parl_tf_tools\nparl_tf_tools.{name}()"
     ended = tool(full, "--help", code=code, PYTHONUNBUFFERED=unbuffered)
     assert (ended.returncode, ended.stderr) == (1, FULL)
 
@@ -91,7 +91,7 @@ def test_another_failure_keeps_its_status(full):
 def test_closed_standard_output_is_refused_before_anything_is_done(arguments):
     code = TOOL
     if arguments == ("--help",):
-        code = "import sys; sys.argv[0] = 'parl-train'\nfrom parl_tf.cli.train import main\nmain()"
+        code = "import parl_tf_tools\nparl_tf_tools.train()"
     closed = (
         "import os, sys; os.close(1); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
     )

@@ -303,7 +303,7 @@ def test_refuses_bad_images(images, message):
         ([0, 3], "labels from 0 to 2. Received: from 0 to 3"),
         ([-1, 2], "labels from 0 to 2. Received: from -1 to 2"),
         ([0.0, 2.0], "2 integer labels.*Received.*type float64"),
-        ([0], r"2 integer labels, one an image. Received: shape \(1,\)"),
+        ([0], r"2 integer labels, one per image. Received: shape \(1,\)"),
         ([0, 1, 2], r"Received: shape \(3,\)"),
         ([[1, 0, 0], [0, 0, 1]], r"Received: shape \(2, 3\)"),
         ([], r"Received: shape \(0,\)"),

@@ -1,7 +1,6 @@
 """A user's own data and arguments: what is plainly meant is taken, the rest ends in a sentence."""
 
 import dataclasses
-import doctest
 import fractions
 import itertools
 
@@ -262,16 +261,16 @@ def test_pairs_are_made_of_data_that_are_read_once():
 
 REFUSED = [
     (lambda: tf_data().repeat(), r"repeats for ever. Leave out its repeat\(\).*data.take\(n\)"),
-    (Endless, "Expected data that end. Received: a PyDataset of endless batches"),
-    (lambda: tf_data().take(0), "ended before the first one"),
-    (lambda: iter(()), "ended before the first one"),
+    (Endless, "Expected finite data. Received: a PyDataset with endless batches"),
+    (lambda: tf_data().take(0), "at least one example. Received: empty data"),
+    (lambda: iter(()), "at least one example. Received: empty data"),
     (lambda: IMAGES, r"Received: an array of shape \(11, 8, 8, 3\), without labels"),
     (lambda: tf.constant(IMAGES), r"an array of shape \(11, 8, 8, 3\), without labels"),
     (lambda: tf.data.Dataset.from_tensor_slices(IMAGES), r"pairs \(images, labels\).*an array of"),
     (lambda: (LABELS, IMAGES), "images first, then labels. Received: labels, then images"),
     (lambda: (LABELS[:, np.newaxis], IMAGES), "Received: labels, then images"),
     (lambda: tf_data(LABELS, IMAGES).batch(4), "Received: labels, then images"),
-    (lambda: (IMAGES, LABELS, np.ones(11)), "3 parts. Sample weights are not used here"),
+    (lambda: (IMAGES, LABELS, np.ones(11)), "3 parts. Leave out sample weights"),
     (lambda: tf.data.Dataset.zip(tf_data(), tf_data()), "of one shape|pair of pairs"),
     (lambda: ((IMAGES, LABELS), (IMAGES, LABELS)), "a pair of pairs.*keras.datasets"),
     (lambda: {"image": IMAGES, "label": LABELS}, "Received: an object of type dict"),
@@ -320,7 +319,7 @@ def test_it_cannot_be_trained_on_either(form, message):
             make(form(), batch_size=2, seed=0)
 
 
-def test_data_that_may_never_end_are_read_up_to_a_size(monkeypatch):
+def test_possibly_endless_data_are_read_up_to_a_size(monkeypatch):
     def endless():
         return itertools.cycle(generator())
 
@@ -328,7 +327,7 @@ def test_data_that_may_never_end_are_read_up_to_a_size(monkeypatch):
     unknown = tf.data.Dataset.from_generator(endless, output_signature=signature)
     monkeypatch.setattr(own_data, "_MOST_BYTES", 4 * IMAGES.nbytes)
     for data in (endless(), unknown):
-        with pytest.raises(InputError, match=r"data that end.*data.take\(n\).*islice\(data, n\)"):
+        with pytest.raises(InputError, match=r"endless data.*data.take\(n\).*islice\(data, n\)"):
             as_arrays(data, "test")
     assert len(as_arrays(itertools.islice(endless(), 3), "test")[0]) == 11
     assert len(as_arrays(unknown.take(3), "test")[0]) == 11
@@ -474,14 +473,6 @@ def test_a_single_frozen_member_stays_as_it_is(method):
     for old, new in zip(before[0], after[0], strict=True):
         np.testing.assert_array_equal(old, new)
     assert any(not np.array_equal(old, new) for old, new in zip(before[1], after[1], strict=True))
-
-
-def test_split_is_public_and_its_example_runs():
-    assert parl_tf.Split is Split
-    assert "Split" in parl_tf.__all__
-    (example,) = doctest.DocTestFinder(recurse=False).find(Split, "Split", globs={})
-    outcome = doctest.DocTestRunner().run(example)
-    assert (outcome.attempted, outcome.failed) == (5, 0)
 
 
 def test_a_recipe_goes_by_its_name():

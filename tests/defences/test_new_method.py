@@ -22,7 +22,8 @@ def test_a_method_added_as_written_passes_the_contract_tests(tmp_path):
 
     for folder in ("parl_tf", "tests"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
-    shutil.copy(ROOT / "setup.cfg", tmp_path)
+    for file in ("setup.cfg", "parl_tf_tools.py"):
+        shutil.copy(ROOT / file, tmp_path)
     (tmp_path / places[0]).write_text(blocks[0], encoding="utf-8")
     registry = tmp_path / places[1]
     entries = registry.read_text(encoding="utf-8")
@@ -45,11 +46,11 @@ def test_a_method_added_as_written_passes_the_contract_tests(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     passed = int(re.search(r"(\d+) passed", done.stdout).group(1))
-    contract = (ROOT / "tests" / "test_defences.py").read_text(encoding="utf-8")
+    contract = (ROOT / "tests" / "defences" / "test_defences.py").read_text(encoding="utf-8")
     assert passed >= contract.count('@pytest.mark.parametrize("method", EACH_METHOD)') > 5
 
     listed = subprocess.run(
-        [sys.executable, "-m", "parl_tf.cli.train", "--help"],
+        [sys.executable, "-m", "parl_tf_tools", "train", "--help"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,

@@ -190,7 +190,8 @@ def test_other_protocols_take_any_surrogates(name, count):
 
 def test_listing_protocols_imports_no_tensorflow():
     code = (
-        "import sys; sys.argv = ['parl-attack']\nfrom parl_tf.protocols import PROTOCOLS\n"
+        "import sys, parl_tf_tools\nparl_tf_tools.is_tool = True\n"
+        "from parl_tf.protocols import PROTOCOLS\n"
         "print(*PROTOCOLS)\n"
         "assert not {'tensorflow', 'keras'} & set(sys.modules)\n"
     )

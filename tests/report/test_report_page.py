@@ -8,8 +8,6 @@ import json
 import os
 import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
 from report_records import card, hyperparameters, record, surrogate, write_grid, write_records
@@ -279,21 +277,6 @@ def test_tool_ends_in_a_message(tmp_path, monkeypatch, capsys, arguments, status
     assert message in printed.err
     assert "Traceback" not in printed.err
     assert not (tmp_path / "out").exists()
-
-
-def test_neither_help_nor_a_report_waits_for_tensorflow():
-    code = (
-        "import sys; sys.argv = ['parl-report', '--help']\n"
-        "from parl_tf.cli.report import main\n"
-        "import parl_tf.report.writing\n"
-        "try:\n    main()\n"
-        "except SystemExit as end:\n"
-        "    assert end.code == 0\n"
-        "assert not {'tensorflow', 'keras'} & set(sys.modules)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "--epsilon" in done.stdout
 
 
 def test_script_is_executable():

@@ -102,9 +102,9 @@ def test_select_by_kind_and_by_pattern(tmp_path):
     [
         ("seeds = [0, 1]", "seeds = []", "at least one data set, setting and seed"),
         ("seeds = [0, 1]", "seeds = [-1]", "seeds of at least 0"),
-        ("seeds = [0, 1]", "seed = [0]", r"without \['seeds'\], with \['seed'\]"),
+        ("seeds = [0, 1]", "seed = [0]", r"missing \['seeds'\], unknown \['seed'\]"),
         ("seeds = [0, 1]", 'seeds = "many"', "seeds of at least 0"),
-        ("seeds = [0, 1]", "seeds = 3", "another type"),
+        ("seeds = [0, 1]", "seeds = 3", "values of the types"),
         ('train = "--recipe paper"', 'train = "--recipe \'paper"', "No closing quotation"),
         ("{seed}", "{sead}", "sead"),
         ('["other"]', '["others"]', "Did you mean other"),
@@ -112,7 +112,7 @@ def test_select_by_kind_and_by_pattern(tmp_path):
         ("together = true", "togther = true", "togther"),
         ("together = true", 'settings = ["dvergee"]', "Did you mean dverge"),
         ('unprotected = "', '"../x" = "', "without slashes"),
-        ("[settings]", "[settings]\nnumber = 3", "another type"),
+        ("[settings]", "[settings]\nnumber = 3", "values of the types"),
     ],
 )
 def test_refuses_a_grid_that_makes_no_sense(tmp_path, old, new, message):

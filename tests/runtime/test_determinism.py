@@ -7,7 +7,6 @@ import os
 import pathlib
 import subprocess
 import sys
-from importlib import metadata
 
 import pytest
 import tensorflow as tf
@@ -19,6 +18,7 @@ from parl_tf.runtime.determinism import enable_determinism, is_deterministic
 from parl_tf.training.folders import begin_run
 from parl_tf.training.recipes import PAPER
 from parl_tf.training.resuming import resume
+from parl_tf_tools import TOOLS
 
 # Prints one hash a repetition of the same training step, validation and white-box attack.
 REPETITIONS = """
@@ -156,10 +156,8 @@ REQUIRED = {
 
 def deterministic_tools():
     """Modules of the tools that take --deterministic."""
-    scripts = metadata.entry_points(group="console_scripts")
-    modules = {s.module for s in scripts if s.module.startswith("parl_tf.")}
     found = set()
-    for name in modules:
+    for name in (f"parl_tf.cli.{tool}" for tool in TOOLS):
         parser = getattr(importlib.import_module(name), "parser", None)
         if parser and "--deterministic" in parser().format_help():
             found.add(name)

@@ -250,7 +250,7 @@ def test_two_workers_are_refused_with_what_to_do_instead():
 
 def tool(*arguments):
     """Runs parl-train as a process of its own."""
-    return begin("from parl_tf.cli.train import main\nsys.exit(main(sys.argv[1:]))", *arguments)
+    return begin("import parl_tf_tools, sys\nsys.exit(parl_tf_tools.train())", *arguments)
 
 
 @pytest.mark.slow
@@ -289,4 +289,4 @@ def test_devices_that_are_not_there_are_refused(tmp_path, capsys):
     tf.constant(0)  # from here on the CPU is one device
     options = ["--method", "unprotected", "--dataset", "digits", "--devices", "2"]
     assert train.main([*options, "--out", str(tmp_path / "run")]) == 2
-    assert "before anything is computed" in capsys.readouterr().err
+    assert "before TensorFlow computes anything" in capsys.readouterr().err

@@ -56,6 +56,9 @@ def cka_figure(records: Sequence[DiversityRecord], path: str | os.PathLike | Non
 
     Raises:
         InputError: No record, or records of other images or numbers of members.
+
+    Example:
+        >>> figure = parl_tf.cka_figure([measured], "cka.png")
     """
     by_name: dict[str, list[DiversityRecord]] = {}
     for record in records:

@@ -36,6 +36,11 @@ class Report:
         files: Names of the files.
         not_run: Titles of figures without records.
         unfinished: Results files whose evaluations stopped before their end.
+
+    Example:
+        >>> parl_tf.save_diversity(measured, "diversity.json")
+        >>> parl_tf.write_report("diversity.json", "report").unfinished
+        []
     """
 
     tables: list[Table]
@@ -66,6 +71,14 @@ def write_report(
         MissingFileError: No such file or folder.
         UnreadableFileError: A file that is not what its name says.
         ExistingRunError: There are files in `out` of the names of a report, and no report.
+
+    Example:
+        >>> records = parl_tf.evaluate_robustness(
+        ...     {"mine": ensemble}, parl_tf.FGSM(), 0.1, sample, out="results.json"
+        ... )
+        >>> report = parl_tf.write_report("results.json", "report")
+        >>> "index.html" in report.files
+        True
     """
     folder = pathlib.Path(out)
     check_can_report(folder)

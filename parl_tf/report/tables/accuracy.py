@@ -27,6 +27,11 @@ def accuracy_table(records: Sequence[Record]) -> tuple[list[str], list[list[str]
 
     Raises:
         InputError: Two records of one target, surrogate, attack and epsilon.
+
+    Example:
+        >>> header, rows = parl_tf.accuracy_table(records)
+        >>> header
+        ['target', 'epsilon', 'clean', 'FGSM', 'PGD mean', 'PGD worst']
     """
     if len({record.key for record in records}) < len(records):
         raise InputError(

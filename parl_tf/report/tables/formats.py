@@ -35,7 +35,14 @@ _MARKDOWN: dict[str, str | int | None] = {
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of text cells in Markdown, all but the first column aligned right."""
+    """A table of text cells in Markdown, all but the first column aligned right.
+
+    Example:
+        >>> print(parl_tf.markdown_table(["target", "clean"], [["mine", "98.0"]]), end="")
+        | target | clean |
+        | --- | ---: |
+        | mine | 98.0 |
+    """
     lines = [_markdown_row(header), ["---", *["---:"] * (len(header) - 1)]]
     lines += map(_markdown_row, rows)
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from parl_tf.files import sha256_of, write_json, write_whole, written_whole
+from parl_tf.files import atomic_replacement, sha256_of, write_atomic, write_json
 
 
 def test_what_was_there_is_replaced_and_nothing_else_left(tmp_path):
@@ -21,10 +21,10 @@ def test_what_was_there_is_replaced_and_nothing_else_left(tmp_path):
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), OSError("no")])
 def test_what_was_there_stays_when_writing_fails(tmp_path, error):
     path = tmp_path / "model.keras"
-    write_whole(path, b"before")
+    write_atomic(path, b"before")
 
     def fail():
-        with written_whole(path) as partial:
+        with atomic_replacement(path) as partial:
             assert partial.parent == tmp_path
             assert partial.suffix == ".keras"
             partial.write_bytes(b"after, as far as")
@@ -41,7 +41,7 @@ def test_what_was_there_stays_until_the_new_one_is_on_the_disk(tmp_path, monkeyp
     fsync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda fd: events.append("fsync") or fsync(fd))
     monkeypatch.setattr(os, "replace", lambda *a: events.append("replace") or replace(*a))
-    write_whole(path, b"content")
+    write_atomic(path, b"content")
     assert events == ["fsync", "replace", "fsync"]
 
 
@@ -54,12 +54,14 @@ def test_numbers_that_json_has_not_are_refused(tmp_path):
 def test_a_file_that_does_not_fit_is_an_error_that_says_so(tmp_path):
     code = """
 import resource, signal, sys
-from parl_tf.files import write_whole
+import parl_tf_tools
+parl_tf_tools.is_tool = True  # without TensorFlow
+from parl_tf.files import write_atomic
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-write_whole(sys.argv[1], b"before")
+write_atomic(sys.argv[1], b"before")
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
-    write_whole(sys.argv[1], bytes(2000))
+    write_atomic(sys.argv[1], bytes(2000))
 except OSError as error:
     print(error)
 """
@@ -85,5 +87,5 @@ def test_a_file_system_that_does_not_wait_for_folders_is_no_error(tmp_path, monk
         synchronize(opened)
 
     monkeypatch.setattr(os, "fsync", refuse_folders)
-    write_whole(tmp_path / "file", b"whole")
+    write_atomic(tmp_path / "file", b"whole")
     assert (tmp_path / "file").read_bytes() == b"whole"
