@@ -3,7 +3,7 @@
 import argparse
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from parl_tf.attacks import ATTACKS, PAPER_ATTACKS
@@ -199,7 +199,7 @@ def _sampling(arguments: argparse.Namespace) -> tuple[int, int]:
 
 
 def cases_of(arguments: argparse.Namespace) -> list[Any]:
-    """What to run: a protocol's cases, or the given attacks at the given strengths."""
+    """The cases to run: a protocol's, or the given attacks at the given strengths."""
     from parl_tf.evaluation.cases import Case
     from parl_tf.protocols.base import make_attack
 
@@ -279,8 +279,10 @@ def check_data(dataset: Any, configs: dict[str, dict[str, Any] | None]) -> None:
             )
 
 
-def _warn_of_kinship(configs, targets, surrogates) -> None:
-    """Says so if a surrogate began from the same weights as a target: it should be a stranger."""
+def _warn_of_kinship(
+    configs: Mapping[str, dict[str, Any] | None], targets: Iterable[str], surrogates: Iterable[str]
+) -> None:
+    """Warns if a surrogate began from the same weights as a target, as no attacker's would."""
     for surrogate in surrogates:
         for name in targets:
             seeds = [(configs[model] or {}).get("seed") for model in (surrogate, name)]
