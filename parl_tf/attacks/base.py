@@ -1,4 +1,4 @@
-"""What every attack shares: validation, batching, random starts, projection, and a last check."""
+"""What all attacks share: validation, batches, random starts, projection and a final check."""
 
 import abc
 import dataclasses
@@ -17,7 +17,7 @@ from parl_tf.errors import InputError
 from parl_tf.tensors import project
 
 TOLERANCE = 2.0**-22
-"""How far rounding of float32 pixels in [0, 1] can carry a projected image out of its ball."""
+"""How far float32 rounding can carry a projected image out of its ball, in pixel units."""
 
 
 class Batch(NamedTuple):
@@ -29,7 +29,7 @@ class Batch(NamedTuple):
         start: Of the shape of `images`, where to begin: a point drawn uniformly from the ball and
             clipped to [0, 1] for an attack with a random start, else `images`.
         epsilon: float32 scalar, radius of the ball, in pixel units.
-        keys: int32 (batch, 2), seeds for what else an attack draws for each image.
+        keys: int32 (batch, 2), seeds for all else that an attack draws for each image.
     """
 
     images: tf.Tensor
@@ -43,8 +43,9 @@ class Batch(NamedTuple):
 class Attack(abc.ABC):
     """An untargeted L-infinity attack on images with pixels in [0, 1], given their true labels.
 
-    An attack knows no threat model: it is handed the model to craft on. Subclasses are frozen
-    dataclasses of their hyperparameters, implement `perturb`, and need not project or clip.
+    An attack knows no threat model: it is given the model to craft on. Subclasses are frozen
+    dataclasses of their hyperparameters, implement `perturb`, and need not project or clip. What
+    kind of attack each is stands in `parl_tf.attacks.ATTACKS`.
 
     Attributes:
         name: Its name on the command line and in records.
@@ -79,7 +80,7 @@ class Attack(abc.ABC):
         """What the attack sees of a member: the member itself, or one with other gradients.
 
         Raises:
-            InputError: A member that the attack cannot be made on.
+            InputError: A member that the attack cannot be run on.
         """
         return member
 
@@ -87,7 +88,7 @@ class Attack(abc.ABC):
         """Raises unless the attack can run in a ball of radius `epsilon`, in pixel units.
 
         Raises:
-            InputError: `epsilon` is not in (0, 1], or the hyperparameters do not go with it.
+            InputError: `epsilon` is not in (0, 1], or the hyperparameters do not fit it.
         """
         value = strength(epsilon)
         if not 0 < value <= 1:
@@ -97,7 +98,7 @@ class Attack(abc.ABC):
             )
 
     def prepare(self, model: keras.Model | Logits) -> "Crafter":
-        """Makes the attack's graph on a model, to be called for many strengths and restarts.
+        """Prepares the attack on a model, to be called for many strengths and restarts.
 
         Args:
             model: What to craft examples on: an `Ensemble`, a functional Keras classifier, or a
@@ -151,18 +152,18 @@ class Crafter:
             images: Array (n, height, width, channels), pixels in [0, 1].
             labels: Integer array (n,), the true classes.
             epsilon: Radius of the L-infinity ball, in pixel units of [0, 1].
-            seed: An image's random start follows from (seed, restart, index) alone, not from the
-                batch it is in.
-            restart: Which start, from 0 to `restarts - 1`.
+            seed: An image's random draws follow from (seed, restart, index) alone, not from the
+                batch that it is in.
+            restart: Index of the run, from 0 to `restarts - 1`.
             first_index: Index of the first image, if the images are part of a larger set.
             batch_size: Images at a time; memory is bounded by it.
 
         Returns:
-            float32 array of the shape of `images`: in [0, 1], and within `epsilon` of them up to
-            the rounding of float32.
+            float32 array of the shape of `images`, in [0, 1] and within `epsilon` of them up to
+            float32 rounding.
 
         Raises:
-            InputError: An argument outside these values, or a model that returns probabilities.
+            InputError: An argument outside these ranges, or a model that returns probabilities.
         """
         self._attack.check_epsilon(epsilon)
         epsilon = strength(epsilon)
@@ -190,9 +191,9 @@ class Crafter:
         return np.concatenate(parts)
 
     def _open(self, images: Any) -> Callable[..., tf.Tensor]:
-        """Learns the model's classes and makes the graph, for images of one shape.
+        """Counts the model's classes and builds the graph, for images of one shape.
 
-        The number of images and the strength are left open in it: one trace serves every call.
+        It takes any number of images and any strength, so one trace serves every call.
         """
         self._num_classes = count_classes(self._members, images)
         self._craft_batch = self._craft
@@ -231,7 +232,7 @@ class Crafter:
         epsilon: tf.Tensor,
         keys: tf.Tensor,
     ) -> tf.Tensor:
-        """The attack's own steps between a start in the ball and a last projection onto it."""
+        """The attack's own steps between a start in the ball and a final projection onto it."""
         start = project(images + epsilon * directions, images, epsilon)
         batch = Batch(images, labels, start, epsilon, keys)
         adversarial = self._attack.perturb(self._model, batch)
@@ -239,7 +240,7 @@ class Crafter:
 
 
 def strength(epsilon: Any) -> float:
-    """A strength as a float; raises InputError unless it is one number."""
+    """A strength as a float; raises InputError unless it is a single number."""
     try:
         if isinstance(epsilon, str | bytes | bool) or np.ndim(epsilon):
             raise TypeError

@@ -24,7 +24,7 @@ class GradientAttack(Attack):
             exceeds that of the true class (Carlini and Wagner 2017, arXiv 1608.04644, f6).
         fusion: How members become one loss: "probabilities", the loss of the logarithm of their
             mean probability; "logits", of their mean logits; "losses", the mean of their losses.
-            No difference for a single classifier.
+            For a single classifier all three are the same.
 
     Raises:
         InputError: An unknown loss or fusion.

@@ -28,8 +28,8 @@ class FGSM(GradientAttack):
         >>> model = keras.Sequential([keras.Input((8, 8, 3)), mean])
         >>> images = np.full((2, 8, 8, 3), [0.6, 0.5, 0.4], "float32")
         >>> adversarial = parl_tf.FGSM()(model, images, np.array([0, 0]), epsilon=0.1)
-        >>> np.round(adversarial[0, 0, 0], 2).tolist()  # of the true class's colour less
-        [0.5, 0.6, 0.5]
+        >>> print(adversarial[0, 0, 0].round(2))  # of the true class's colour less
+        [0.5 0.6 0.5]
     """
 
     name: ClassVar[str] = "fgsm"
@@ -105,8 +105,8 @@ class BIM(IterativeAttack):
         >>> images = np.full((2, 8, 8, 3), [0.6, 0.5, 0.4], "float32")
         >>> attack = parl_tf.BIM(num_steps=2, step_size=0.02)
         >>> adversarial = attack(model, images, np.array([0, 0]), epsilon=0.1)
-        >>> np.round(adversarial[0, 0, 0], 2).tolist()
-        [0.56, 0.54, 0.44]
+        >>> print(adversarial[0, 0, 0].round(2))
+        [0.56 0.54 0.44]
     """
 
     name: ClassVar[str] = "bim"

@@ -1,4 +1,4 @@
-"""What attacks see of a model: its members, as functions from images."""
+"""Models as attacks see them: members, as functions from images."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -40,9 +40,9 @@ def members_of(model: keras.Model | Logits) -> list[keras.Model | Logits]:
 def member_logits(members: Sequence[keras.Model | Logits]) -> MemberLogits:
     """Members, models in inference mode, as one function from images to log-probabilities.
 
-    Log-probabilities, as the gradient of plain logits loses the true class's part where float32
-    rounds its probability to 1. Where members answer in half precision gradients come back
-    multiplied by `LOSS_SCALE`, as small ones would be lost in them and seem masked.
+    It returns log-probabilities, since the gradient of plain logits loses the true class's part
+    where float32 rounds its probability to 1. If members compute in half precision, gradients are
+    multiplied by `LOSS_SCALE`: small ones would underflow and seem masked.
     """
     answers = [
         functools.partial(member, training=False) if isinstance(member, keras.Model) else member
@@ -61,19 +61,19 @@ def member_logits(members: Sequence[keras.Model | Logits]) -> MemberLogits:
 
 @tf.custom_gradient
 def _steeper(logits: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-    """The same logits, whose gradients come back multiplied."""
+    """The same logits, with gradients multiplied by `LOSS_SCALE`."""
     return logits, lambda upstream: LOSS_SCALE * upstream
 
 
 def count_classes(members: Sequence[keras.Model | Logits], images: Any) -> int:
-    """Number of classes, from what members return, which must be logits.
+    """Number of classes, from the members' outputs, which must be logits.
 
     Args:
         members: Models in inference mode, or functions to logits.
-        images: Array (n, height, width, channels), pixels in [0, 1], of which a few are shown.
+        images: Array (n, height, width, channels), pixels in [0, 1]; members see the first few.
 
     Raises:
-        InputError: Images outside these values, or answers that are not finite logits
+        InputError: Images of another shape or range, or outputs that are not finite logits
             (batch, classes).
     """
     few = tf.constant(check_images(images)[:8])

@@ -90,8 +90,8 @@ class MIM(MomentumAttack):
         >>> model = keras.Sequential([keras.Input((8, 8, 3)), mean])
         >>> images = np.full((2, 8, 8, 3), [0.6, 0.5, 0.4], "float32")
         >>> adversarial = parl_tf.MIM(num_steps=5)(model, images, np.array([0, 0]), epsilon=0.1)
-        >>> np.round(adversarial[0, 0, 0], 2).tolist()
-        [0.5, 0.6, 0.5]
+        >>> print(adversarial[0, 0, 0].round(2))
+        [0.5 0.6 0.5]
     """
 
     name: ClassVar[str] = "mim"
@@ -112,8 +112,8 @@ class MIFGSM(MomentumAttack):
         >>> model = keras.Sequential([keras.Input((8, 8, 3)), mean])
         >>> images = np.full((2, 8, 8, 3), [0.6, 0.5, 0.4], "float32")
         >>> adversarial = parl_tf.MIFGSM(num_steps=5)(model, images, np.array([0, 0]), epsilon=0.1)
-        >>> np.round(adversarial[0, 0, 0], 2).tolist()
-        [0.5, 0.6, 0.5]
+        >>> print(adversarial[0, 0, 0].round(2))
+        [0.5 0.6 0.5]
     """
 
     name: ClassVar[str] = "mi-fgsm"

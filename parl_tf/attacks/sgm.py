@@ -1,6 +1,7 @@
-"""SGM: the skip gradient method, an attack made for transfer from residual networks."""
+"""SGM: the skip gradient method, an attack for transfer from residual networks."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import keras
@@ -19,13 +20,13 @@ class SGM(IterativeAttack):
     """Skip gradient method: PGD whose gradients prefer shortcuts to residual branches.
 
     Attributes:
-        residual_factor: Factor on the gradient that enters a residual branch, once a block, in
-            (0, 1]; 1 is PGD.
+        residual_factor: Factor, in (0, 1], on the gradient that enters a residual branch, once a
+            block; with 1 the attack is PGD.
         restarts: Number of random starts. The other attributes are those of `IterativeAttack`.
 
     Raises:
-        InputError: A number outside these values, what `IterativeAttack` refuses, or a model
-            without residual blocks.
+        InputError: A `residual_factor` or `restarts` outside these ranges, what
+            `IterativeAttack` refuses, or a model without residual blocks.
 
     Source: Wu et al. 2020, arXiv 2002.05990, equation 5; their factor for ResNets. Their code
     scales the gradient at the activations inside a branch instead, and so at stems as well.
@@ -56,7 +57,7 @@ class SGM(IterativeAttack):
             )
 
     def view(self, member: keras.Model | Logits) -> Logits:
-        """A copy of a residual network whose branches scale their gradient."""
+        """A copy of a residual network with the gradient into each branch scaled."""
         return scale_residual_gradients(member, self.residual_factor)
 
 
@@ -70,7 +71,7 @@ def scale_residual_gradients(member: Any, factor: float) -> keras.Model:
         factor: What the gradient is multiplied by where it enters a branch.
 
     Returns:
-        A model of the same values and other gradients; its weights are copies.
+        A model with the same outputs and other gradients; its weights are copies.
 
     Raises:
         InputError: A model that is not functional, has no such addition, or has convolutions in
@@ -81,11 +82,11 @@ def scale_residual_gradients(member: Any, factor: float) -> keras.Model:
     if not functional or isinstance(flat, keras.Sequential):
         raise InputError(f"Expected a functional Keras model with shortcuts. Received: {member!r}.")
     check_convolutions_are_open(flat)
-    depths: dict[int, int] = {}  # most convolutions on a way from the input, by tensor
+    depths: dict[int, int] = {}  # most convolutions on a path from the input, by tensor
     kept: list[keras.KerasTensor] = []  # so that no id is given twice
     additions = 0
 
-    def call(operation, *args, **kwargs):
+    def call(operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
         nonlocal additions
         inputs = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
         sides = [depths.get(id(tensor), 0) for tensor in inputs]
@@ -104,7 +105,7 @@ def scale_residual_gradients(member: Any, factor: float) -> keras.Model:
 
     copies: list[tuple[Any, Any]] = []
 
-    def copy(operation):
+    def copy(operation: keras.Operation) -> keras.Operation:
         config = operation.get_config()
         if "name" in config:  # those of several models may be one, which Keras refuses in a model
             config["name"] += f".{len(copies)}"
@@ -134,7 +135,7 @@ class _ScaledGradient(keras.layers.Layer):
         """Returns the inputs."""
 
         @tf.custom_gradient
-        def scaled(x):
+        def scaled(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
             return tf.identity(x), lambda upstream: self._factor * upstream
 
         return scaled(inputs)

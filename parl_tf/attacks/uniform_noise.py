@@ -1,4 +1,4 @@
-"""Uniform noise: what a random perturbation of the same size does."""
+"""Uniform noise: the effect of a random perturbation of the same size."""
 
 import dataclasses
 from typing import ClassVar

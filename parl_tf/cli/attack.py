@@ -3,7 +3,7 @@
 import argparse
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from parl_tf.attacks import ATTACKS, PAPER_ATTACKS
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
         prog="parl-attack",
         description="Measures models on clean test images and under attack. With surrogates, "
         "adversarial examples are crafted on them (black box); without, on each target itself "
-        "(white box). With --out an evaluation that was interrupted goes on where it stopped.",
+        "(white box). With --out an interrupted evaluation continues where it stopped.",
     )
     tool.add_argument(
         "--target",
@@ -84,10 +84,10 @@ def parser() -> argparse.ArgumentParser:
         "--out", metavar="FILE.json", help="results file, written as the evaluation goes on"
     )
     tool.add_argument(
-        "--save-examples", metavar="DIR", help="leave the adversarial examples there, as float32"
+        "--save-examples", metavar="DIR", help="save the adversarial examples there, as float32"
     )
     tool.add_argument(
-        "--examples", metavar="DIR", help="show the targets what --save-examples left there"
+        "--examples", metavar="DIR", help="evaluate on what --save-examples saved there"
     )
     add_data_arguments(tool)
     return tool
@@ -174,17 +174,18 @@ def _attack(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _check_only_shown(arguments: argparse.Namespace) -> None:
-    """Raises InputError if saved examples are given together with how to craft others."""
+    """Raises InputError if --examples is combined with options for crafting others."""
     names = ("surrogate", "protocol", "attack", "epsilon", "save_examples", *_HYPERPARAMETERS)
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name)]
     if given:
         raise InputError(
-            f"Expected --examples alone, which shows what is there. Received: {', '.join(given)}."
+            "Expected --examples without options for crafting examples. "
+            f"Received: {', '.join(given)}."
         )
 
 
 def _sampling(arguments: argparse.Namespace) -> tuple[int, int]:
-    """How many test images to draw by which seed: as asked for, or as saved examples were."""
+    """How many test images to draw, and by which seed: as given, or as for saved examples."""
     from parl_tf.evaluation.examples import read_examples
 
     if not arguments.examples:
@@ -192,14 +193,14 @@ def _sampling(arguments: argparse.Namespace) -> tuple[int, int]:
     data = read_examples(arguments.examples)[0]["data"]
     if not {"num_examples", "sample_seed"} <= set(data):
         raise InputError(
-            f"{arguments.examples} does not say which test images it is of; "
+            f"{arguments.examples} does not say which test images its examples were crafted from; "
             "parl_tf.evaluation.saved_examples.evaluate_examples takes them as arrays."
         )
     return data["num_examples"], data["sample_seed"]
 
 
 def cases_of(arguments: argparse.Namespace) -> list[Any]:
-    """What to run: a protocol's cases, or the given attacks at the given strengths."""
+    """The cases to run: a protocol's, or the given attacks at the given strengths."""
     from parl_tf.evaluation.cases import Case
     from parl_tf.protocols.base import make_attack
 
@@ -262,7 +263,7 @@ def dataset_name(given: str | None, configs: dict[str, dict[str, Any] | None]) -
 
 
 def check_data(dataset: Any, configs: dict[str, dict[str, Any] | None]) -> None:
-    """Refuses a run of another data set, and says so if it saw another copy of this one."""
+    """Refuses runs of another data set; warns of those trained on another copy of this one."""
     for name, config in configs.items():
         if config is None:
             continue
@@ -279,8 +280,10 @@ def check_data(dataset: Any, configs: dict[str, dict[str, Any] | None]) -> None:
             )
 
 
-def _warn_of_kinship(configs, targets, surrogates) -> None:
-    """Says so if a surrogate began from the same weights as a target: it should be a stranger."""
+def _warn_of_kinship(
+    configs: Mapping[str, dict[str, Any] | None], targets: Iterable[str], surrogates: Iterable[str]
+) -> None:
+    """Warns if a surrogate began from the same weights as a target, as no attacker's would."""
     for surrogate in surrogates:
         for name in targets:
             seeds = [(configs[model] or {}).get("seed") for model in (surrogate, name)]

@@ -1,4 +1,4 @@
-"""Arguments of an evaluation, in every accepted form, as the one that it works with."""
+"""Arguments of an evaluation: every accepted form brought into one."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -49,7 +49,7 @@ def check_attack(attack: object) -> None:
         return
     hint = ""
     if isinstance(attack, type) and issubclass(attack, Attack):
-        hint = f" Make one of the class: {attack.__name__}()."
+        hint = f" Make an instance: {attack.__name__}()."
     raise InputError(f"Expected attacks such as parl_tf.FGSM(). Received: {attack!r}.{hint}")
 
 

@@ -1,4 +1,4 @@
-"""Cases of an evaluation, run one by one: craft, show to the targets, keep the verdicts."""
+"""Cases of an evaluation, run one by one: craft, judge the targets, record the verdicts."""
 
 import dataclasses
 import functools
@@ -36,14 +36,14 @@ class Case(NamedTuple):
 
 
 class ProgressCount:
-    """Counts attacked images."""
+    """Counts attacked images, for a progress bar."""
 
     def __init__(self, report: Progress | None, total: int) -> None:
         self._report, self._total = report, max(total, 1)
         self._done, self._description = 0, ""
 
     def say(self, description: str) -> None:
-        """Says what comes next."""
+        """Announces what comes next."""
         self._description = description
         self.advance(0)
 
@@ -55,7 +55,7 @@ class ProgressCount:
 
 
 class Part(NamedTuple):
-    """A case on one model that examples are crafted on, and who is shown them."""
+    """A case on one model that examples are crafted on, and the targets that are shown them."""
 
     case: Case
     crafted_on: str
@@ -82,7 +82,7 @@ def crafting(
 ) -> Iterator[Part]:
     """What to craft: for black box on every surrogate for all targets, else on each target.
 
-    Strengths of one attack on one model come after one another, as one graph serves them.
+    All strengths of one attack on one model come in a row, as they share one graph.
     """
     alike: dict[tuple, list[Case]] = {}
     for case in cases:
@@ -99,7 +99,7 @@ def crafting(
 
 @dataclasses.dataclass(kw_only=True)
 class CaseRunner:
-    """What goes on while cases are run."""
+    """Runs cases and stores their records."""
 
     examples: Split
     cards: dict[str, ModelCard]
@@ -111,7 +111,7 @@ class CaseRunner:
     crafter: tuple[Any, Crafter] | None = None
 
     def judge_clean(self) -> None:
-        """Makes the records of clean images."""
+        """Stores the records of clean images that the store lacks."""
         for name, judge in self.judges.items():
             if self.store.get(RecordKey(name, "clean", None, CLEAN, 0.0)) is None:
                 began = time.monotonic()
@@ -120,7 +120,7 @@ class CaseRunner:
                 self.store.put([self._record(name, None, verdict, seconds)])
 
     def run(self, part: Part) -> None:
-        """Makes the records of a case, restart by restart, without those that are there."""
+        """Stores the records of a case, restart by restart, that the store lacks."""
         case, crafted_on = part.case, self.cards[part.crafted_on]
         keys = {name: part.key(name) for name in part.judged}
         self.progress.say(f"{case.attack.name} at {case.epsilon:g} on {part.crafted_on}")
@@ -148,15 +148,20 @@ class CaseRunner:
                 for name, verdict in verdicts.items()
             )
 
-    def _crafter(self, part):
-        """The attack on the model; that of the case before, if it is the same."""
+    def _crafter(self, part: Part) -> Crafter:
+        """The attack on the model: that of the case before, if it is the same."""
         which = (part.crafted_on, part.case.attack)
         if self.crafter is None or self.crafter[0] != which:
             self.crafter = (which, part.case.attack.prepare(part.model))
         return self.crafter[1]
 
-    def _judge(self, judges, craft=None, keep=None) -> dict[str, Verdict]:
-        """Shows the examples, or what is crafted from them, to judges."""
+    def _judge(
+        self,
+        judges: Mapping[str, Judge],
+        craft: Callable[..., np.ndarray] | None = None,
+        keep: Callable[[np.ndarray], None] | None = None,
+    ) -> dict[str, Verdict]:
+        """Shows judges the clean images, or what is crafted from them."""
         size = self.common["batch_size"]
 
         def shown(batch: Split, first: int) -> np.ndarray:
@@ -170,8 +175,8 @@ class CaseRunner:
 
         return judge_all(judges, self.examples, shown, size)
 
-    def _record(self, name, part, verdict, seconds) -> Record:
-        """The record of one target's verdict; of clean images without a part."""
+    def _record(self, name: str, part: Part | None, verdict: Verdict, seconds: float) -> Record:
+        """The record of one target's verdict; without a part, on clean images."""
         return Record(
             target=self.cards[name],
             threat_model=part.case.threat_model if part else "clean",
@@ -186,7 +191,7 @@ class CaseRunner:
 
 
 def _extend(record: Record | None, further: Record) -> Record:
-    """A record with the restarts of another one behind its own."""
+    """A record with the restarts of another one appended to its own."""
     if record is None:
         return further
     lists = ("correct", "mean_right", "tied", "unmoved")

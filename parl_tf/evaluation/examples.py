@@ -1,4 +1,4 @@
-"""Adversarial examples on disk, to be shown to other models later."""
+"""Adversarial examples on disk, to evaluate other models on later."""
 
 import dataclasses
 import hashlib
@@ -45,7 +45,7 @@ class ExampleSet:
         attack: Name of the attack.
         hyperparameters: Those of the attack.
         epsilon: Radius of the ball, in pixel units of [0, 1].
-        restart: Which run of the attack.
+        restart: Index of the run of the attack, from 0.
         file: Name of the file in the folder, a float32 array of the images' shape, as they left
             the attack.
         sha256: Hash of that file.
@@ -75,7 +75,7 @@ class ExampleWriter:
         common: What the examples have in common: `seed`, `data` and so on, as in a record.
 
     Raises:
-        ExistingRunError: The folder holds examples of other images, or something else.
+        ExistingRunError: The folder holds examples of another evaluation, or other files.
     """
 
     def __init__(
@@ -89,22 +89,26 @@ class ExampleWriter:
         if (self._folder / _INDEX).exists():
             common_there, sets = read_examples(self._folder)
             if common_there != json.loads(json.dumps(self._common)):
-                raise ExistingRunError(f"{folder} holds other examples. Expected a new folder.")
+                raise ExistingRunError(
+                    f"{folder} holds examples of another evaluation. Expected a new folder."
+                )
             self._sets = {found.key: found for found in sets}
             return
         if self._folder.exists() and (not self._folder.is_dir() or any(self._folder.iterdir())):
-            raise ExistingRunError(f"{folder} holds something else. Expected a new folder.")
+            raise ExistingRunError(
+                f"Expected a new or empty folder for examples. Received: {folder}."
+            )
         self._folder.mkdir(parents=True, exist_ok=True)
         self._write_index()
 
     def has(self, crafted_on: ModelCard, attack: Attack, epsilon: float, restart: int) -> bool:
-        """Whether a set is there already."""
+        """Whether the folder already holds a set."""
         return SetKey(crafted_on.fingerprint, key_of(attack), epsilon, restart) in self._sets
 
     def begin(
         self, crafted_on: ModelCard, attack: Attack, epsilon: float, restart: int
     ) -> Callable[[np.ndarray], None]:
-        """Begins a set, and returns what takes its batches in their order."""
+        """Begins a set, and returns a function that takes its batches in order."""
         settings = dataclasses.asdict(attack)
         name = _name(crafted_on, attack, epsilon, restart)
         partial = self._folder / f"{name}.partial"
@@ -121,7 +125,7 @@ class ExampleWriter:
         return keep
 
     def end(self) -> None:
-        """Ends the set that was begun last, and adds it to the index."""
+        """Ends the set begun last, and adds it to the index."""
         partial, array, crafted_on, attack, settings, epsilon, restart = self._open
         array.flush()
         self._open = None
@@ -140,6 +144,7 @@ class ExampleWriter:
         self._write_index()
 
     def _write_index(self) -> None:
+        """Writes what the folder holds, whole or not at all."""
         sets = [dataclasses.asdict(found) for found in self._sets.values()]
         document = {"format": FORMAT, **self._common, "sets": sets}
         write_json(self._folder / _INDEX, {**document, "checksum": checksum(document)})
@@ -180,7 +185,7 @@ def read_examples(folder: str | os.PathLike) -> tuple[dict[str, Any], list[Examp
 
 
 def load_images(folder: str | os.PathLike, found: ExampleSet, clean: np.ndarray) -> np.ndarray:
-    """Opens the images of a set, and checks that they are what they are said to be.
+    """Opens the images of a set, and checks them against the index and the clean images.
 
     Args:
         folder: The folder.
@@ -188,7 +193,7 @@ def load_images(folder: str | os.PathLike, found: ExampleSet, clean: np.ndarray)
         clean: The clean images, (n, height, width, channels).
 
     Returns:
-        float32 array of the shape of `clean`, mapped from the file.
+        float32 array of the shape of `clean`, memory-mapped.
 
     Raises:
         UnreadableFileError: A file that is missing, changed or damaged.
@@ -217,15 +222,15 @@ def load_images(folder: str | os.PathLike, found: ExampleSet, clean: np.ndarray)
     return images
 
 
-def _name(crafted_on, attack, epsilon, restart):
-    """Name of a set's file, without its ending."""
+def _name(crafted_on: ModelCard, attack: Attack, epsilon: float, restart: int) -> str:
+    """Name of a set's file, without its suffix."""
     settings = [crafted_on.fingerprint, attack.name, dataclasses.asdict(attack), epsilon, restart]
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
     return f"{attack.name}-{epsilon:g}-{restart}-{digest[:8]}"
 
 
 def _check(found: ExampleSet) -> None:
-    """Raises ValueError unless a set stays in its folder and says what is needed."""
+    """Raises ValueError unless a set is complete and its file lies in the folder itself."""
     if pathlib.PurePath(found.file).name != found.file or not found.file.endswith(".npy"):
         raise ValueError(f"file {found.file!r}")
     if not isinstance(found.hyperparameters, dict) or not 0 < found.epsilon <= 1:
@@ -238,7 +243,7 @@ def _check(found: ExampleSet) -> None:
 
 
 def grouped(sets: Sequence[ExampleSet]) -> list[list[ExampleSet]]:
-    """Sets that differ in nothing but the restart together, in the order of their restarts."""
+    """Groups sets that differ only in the restart, each group in the order of its restarts."""
     groups: dict[SetKey, list[ExampleSet]] = {}
     for found in sets:
         groups.setdefault(found.key._replace(restart=0), []).append(found)

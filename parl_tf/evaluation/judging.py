@@ -1,4 +1,4 @@
-"""Whether models are right, image by image."""
+"""Whether models classify images correctly, image by image."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -15,13 +15,13 @@ from parl_tf.tensors import log_mean_probability, majority_vote
 
 
 class Verdict(NamedTuple):
-    """How a model did on some images, a bool for each.
+    """How a model did on some images: bool arrays, an entry for each image.
 
     Attributes:
         vote_right: Whether the majority vote was right.
         mean_right: Whether the class of the highest mean probability was right.
         tied: Whether the vote was tied.
-        unmoved: Whether the image shown was the clean one, bit for bit.
+        unmoved: Whether the image shown equals the clean one bit for bit.
     """
 
     vote_right: np.ndarray
@@ -31,7 +31,7 @@ class Verdict(NamedTuple):
 
 
 class Judge:
-    """Compares a model's answers with the labels.
+    """Compares a model's predictions with the labels.
 
     Args:
         model: An `Ensemble`, or a single classifier, which is an ensemble of one.
@@ -43,7 +43,7 @@ class Judge:
         self._graph = tf.function(functools.partial(self._judge), reduce_retracing=True)
 
     def __call__(self, images: np.ndarray, examples: Split) -> Verdict:
-        """Judges the model's answers on a batch.
+        """Judges the model's predictions on a batch.
 
         Args:
             images: What the model is shown, (batch, height, width, channels).
@@ -59,7 +59,8 @@ class Judge:
         right, mean_right, tied = (part.numpy() for part in verdict)
         return Verdict(right, mean_right, tied, unmoved)
 
-    def _judge(self, images, labels):
+    def _judge(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Whether all logits are finite; for each image the first three parts of a verdict."""
         if isinstance(self._model, Ensemble):
             logits = self._model.member_logits(images, training=False)
         else:
@@ -100,7 +101,7 @@ def judge_all(
 
 
 def measured(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """What a record says of verdicts, one for each restart."""
+    """What a record holds of verdicts, one for each restart."""
     return {
         "correct": [verdict.vote_right.astype(int).tolist() for verdict in verdicts],
         "mean_right": [float(verdict.mean_right.mean()) for verdict in verdicts],

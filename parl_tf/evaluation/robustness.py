@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from parl_tf.arguments import check_choice, check_seed
+from parl_tf.arguments import check_at_least, check_choice, check_seed
 from parl_tf.attacks.base import Attack
 from parl_tf.data.examples import Split, array_of, check_examples
 from parl_tf.data.own import Examples, as_arrays
@@ -56,13 +56,25 @@ def evaluate_robustness(
 
     Raises:
         InputError: Nothing to evaluate; models that do not fit the images or return
-            probabilities; images, labels or epsilons outside their values; data without an end.
-            All is checked before the first attack.
+            probabilities; pixels outside [0, 1], labels that are no classes, epsilons outside
+            (0, 1]; data without an end. All is checked before the first attack.
 
     Example:
-        >>> records = parl_tf.evaluate_robustness(  # doctest: +SKIP
-        ...     {"parl": ensemble}, parl_tf.PGD(num_steps=20), 8 / 255, (images, labels)
-        ... )
+        A classifier that says which colour of an image is brightest:
+
+        >>> import keras, numpy as np, parl_tf
+        >>> mean = keras.layers.GlobalAveragePooling2D()
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), mean], name="brightest")
+        >>> images = np.full((4, 8, 8, 3), [0.6, 0.5, 0.4], "float32")
+        >>> attacks = [parl_tf.FGSM(), parl_tf.PGD(num_steps=20, restarts=2)]
+        >>> records = parl_tf.evaluate_robustness(model, attacks, [0.01, 0.1], (images, [0] * 4))
+        >>> for record in records:
+        ...     print(record.attack, record.epsilon, record.worst_case_accuracy)
+        clean 0.0 1.0
+        fgsm 0.01 1.0
+        fgsm 0.1 0.0
+        pgd 0.01 1.0
+        pgd 0.1 0.0
     """
     threat_model = "white_box" if surrogates is None else "black_box"
     radii = strengths(epsilons)
@@ -85,22 +97,22 @@ def evaluate_cases(
     configs: Mapping[str, dict[str, Any] | None] | None = None,
     on_progress: Progress | None = None,
 ) -> list[Record]:
-    """Measures models on clean images and in given cases.
+    """Measures models on clean images and in given cases: attacks, strengths and threat models.
 
     Args:
         targets: As for `evaluate_robustness`.
         cases: What to run, or a single case.
         data: As for `evaluate_robustness`.
-        surrogates: Models that the black-box cases are crafted on, by name.
-        protocol: Name of what the cases are together, for the records.
+        surrogates: Models that examples of black-box cases are crafted on, by name.
+        protocol: Name of the protocol that the cases make up, for the records.
         seed: Seed of the attacks' draws.
         batch_size: Images at a time; memory is bounded by it.
-        out: Results file, written after every restart. If it is there and of the same evaluation,
-            the evaluation goes on where it stopped, or is not run again.
-        examples_out: Folder to leave the adversarial examples in.
+        out: Results file, written after every restart. If it exists and is of the same
+            evaluation, the evaluation continues where it stopped.
+        examples_out: Folder to save the adversarial examples to, for `evaluate_examples`.
         data_description: What the images are, for the records.
         configs: Configuration of the runs that trained targets and surrogates, by name.
-        on_progress: Called with a description and the part done, in [0, 1], as work goes on.
+        on_progress: Called with a description and the fraction done, in [0, 1].
 
     Returns:
         A record for each target on clean images, then for each case and those concerned.
@@ -109,6 +121,21 @@ def evaluate_cases(
         InputError: As for `evaluate_robustness`, and a black-box case without surrogates.
         ExistingRunError: `out` holds another evaluation, or cannot be written.
         UnreadableFileError: `out` is not a results file.
+
+    Example:
+        >>> import keras, numpy as np, parl_tf
+        >>> from parl_tf.evaluation.cases import Case
+        >>> from parl_tf.evaluation.robustness import evaluate_cases
+        >>> mean = keras.layers.GlobalAveragePooling2D()
+        >>> target = keras.Sequential([keras.Input((8, 8, 3)), mean])
+        >>> surrogate = keras.models.clone_model(target)
+        >>> images = np.full((4, 8, 8, 3), [0.6, 0.5, 0.4], "float32")
+        >>> cases = [Case("black_box", parl_tf.FGSM(), 0.1), Case("white_box", parl_tf.BIM(), 0.1)]
+        >>> records = evaluate_cases(
+        ...     {"target": target}, cases, (images, [0] * 4), surrogates={"surrogate": surrogate}
+        ... )
+        >>> [(record.threat_model, record.accuracy) for record in records]
+        [('clean', 1.0), ('black_box', 0.0), ('white_box', 0.0)]
     """
     targets = named_models("targets", targets)
     surrogates = {} if surrogates is None else named_models("surrogates", surrogates)
@@ -161,7 +188,7 @@ def evaluate_cases(
 def model_cards(
     models: Mapping[str, keras.Model], configs: Mapping[str, dict[str, Any] | None] | None
 ) -> dict[str, ModelCard]:
-    """What records say of models, by name; `configs` are those of their runs, where known."""
+    """What records say of models, by name, with the configurations of their runs where known."""
     configs = configs or {}
     return {
         name: ModelCard(name=name, fingerprint=weights_fingerprint(model), config=configs.get(name))
@@ -183,8 +210,8 @@ def check_models(
         raise InputError(f"Expected targets as a mapping of name to model. Received: {targets!r}.")
     if twice := set(targets) & set(surrogates):
         raise InputError(
-            f"Expected surrogates that are no targets. Received: {sorted(twice)}. Give models "
-            "that are called alike other names: {'target': model}."
+            f"Expected surrogates that are no targets. Received: {sorted(twice)}. Give different "
+            "models different names: {'target': model}."
         )
     models = {**targets, **surrogates}
     shapes = {}
@@ -210,7 +237,9 @@ def check_models(
     return check_examples(images, labels, num_classes)
 
 
-def _check_cases(cases, surrogates, seed, batch_size):
+def _check_cases(
+    cases: Sequence[Case], surrogates: Mapping[str, keras.Model], seed: int, batch_size: int
+) -> None:
     """Raises InputError unless cases can be run."""
     for case in cases:
         check_choice("threat model of a case", case.threat_model, ("black_box", "white_box"))
@@ -218,5 +247,4 @@ def _check_cases(cases, surrogates, seed, batch_size):
     if not surrogates and any(case.threat_model == "black_box" for case in cases):
         raise InputError("Expected surrogates to craft examples on. Received: none.")
     check_seed(seed)
-    if batch_size < 1:
-        raise InputError(f"Expected batch_size of at least 1. Received: {batch_size}.")
+    check_at_least("batch_size", batch_size, 1)

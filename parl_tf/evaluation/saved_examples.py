@@ -1,4 +1,4 @@
-"""Adversarial examples that were saved earlier, shown to other models."""
+"""Other models evaluated on adversarial examples that were saved earlier."""
 
 import os
 import time
@@ -6,16 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
 
+from parl_tf.data.examples import Split
 from parl_tf.data.own import Examples
 from parl_tf.errors import InputError
 from parl_tf.evaluation.arguments import named_models
 from parl_tf.evaluation.examples import grouped, load_images, read_examples
-from parl_tf.evaluation.judging import Judge, judge_all, measured
+from parl_tf.evaluation.judging import Judge, Verdict, judge_all, measured
 from parl_tf.evaluation.robustness import check_models, model_cards
 from parl_tf.results.files import ResultStore
 from parl_tf.results.provenance import fingerprint, versions
-from parl_tf.results.records import Record
+from parl_tf.results.records import ModelCard, Record
 
 
 def evaluate_examples(
@@ -26,25 +28,43 @@ def evaluate_examples(
     configs: Mapping[str, dict[str, Any] | None] | None = None,
     out: str | os.PathLike | None = None,
 ) -> list[Record]:
-    """Shows adversarial examples that were saved earlier to other models.
+    """Measures models on adversarial examples that were saved earlier.
 
     Args:
         targets: As for `evaluate_robustness`.
-        folder: What `evaluate_cases` left in `examples_out`.
-        data: The clean images and labels that they were crafted from, in their order.
+        folder: The folder `examples_out` of `evaluate_cases`.
+        data: The clean images and labels that they were crafted from, in the same order.
         configs: Configuration of the runs that trained the targets, by name.
         out: Results file, as for `evaluate_cases`.
 
     Returns:
-        A record for each target on clean images, then for each attack and target: black box from
-        the model that the examples were crafted on, white box if that is the target itself.
+        A record for each target on clean images, then for each attack and target: white box if
+        the examples were crafted on the target itself, otherwise black box.
 
     Raises:
         InputError: Examples of other images than `data`, outside their balls, or crafted on two
             models of one name; or what `evaluate_robustness` refuses of targets.
-        MissingFileError: No examples there.
+        MissingFileError: `folder` holds no examples.
         UnreadableFileError: Examples that are damaged or were changed.
         ExistingRunError: `out` holds another evaluation, or cannot be written.
+
+    Example:
+        >>> import os, tempfile
+        >>> import keras, numpy as np, parl_tf
+        >>> from parl_tf.evaluation.saved_examples import evaluate_examples
+        >>> mean = keras.layers.GlobalAveragePooling2D()
+        >>> first = keras.Sequential([keras.Input((8, 8, 3)), mean])
+        >>> doubled = keras.layers.Dense(3, kernel_initializer=keras.initializers.Identity(2.0))
+        >>> second = keras.Sequential([keras.Input((8, 8, 3)), mean, doubled])
+        >>> data = np.full((4, 8, 8, 3), [0.6, 0.5, 0.4], "float32"), [0] * 4
+        >>> with tempfile.TemporaryDirectory() as work:
+        ...     folder = os.path.join(work, "examples")
+        ...     _ = parl_tf.evaluate_robustness(
+        ...         {"first": first}, parl_tf.FGSM(), 0.1, data, examples_out=folder
+        ...     )
+        ...     records = evaluate_examples({"second": second}, folder, data)
+        >>> [(record.threat_model, record.accuracy) for record in records]
+        [('clean', 1.0), ('black_box', 0.0)]
     """
     targets = named_models("targets", targets)
     common, sets = read_examples(folder)
@@ -58,7 +78,7 @@ def evaluate_examples(
     crafted_on = {(found.crafted_on.name, found.crafted_on.fingerprint) for found in sets}
     if len({name for name, _ in crafted_on}) < len(crafted_on):
         raise InputError(
-            f"Expected models of different names that examples were crafted on. "
+            f"Expected examples crafted on models of different names. "
             f"Received: {sorted(crafted_on)}."
         )
     cards = model_cards(targets, configs)
@@ -98,15 +118,17 @@ def evaluate_examples(
     return store.records
 
 
-def _judge(judges, examples, images, batch_size):
+def _judge(
+    judges: Mapping[str, Judge], examples: Split, images: np.ndarray, batch_size: int
+) -> dict[str, Verdict]:
     """Shows saved images to judges."""
     return judge_all(
         judges, examples, lambda batch, first: images[first : first + len(batch)], batch_size
     )
 
 
-def _threat(target, crafted_on):
-    """Threat model of a target that is shown what was crafted on a model."""
+def _threat(target: ModelCard, crafted_on: ModelCard | None) -> dict[str, Any]:
+    """Threat model, for a record, of a target that is shown what was crafted on a model."""
     if crafted_on is None:
         return {"threat_model": "clean", "surrogate": None}
     if crafted_on.fingerprint == target.fingerprint:

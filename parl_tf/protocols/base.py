@@ -1,4 +1,4 @@
-"""What a named way of evaluating is."""
+"""Protocols: named ways of evaluating."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from parl_tf.evaluation.cases import Case
 from parl_tf.protocols import EPSILONS
 
 Setting = tuple[str, dict[str, Any]]
-"""Name of an attack, and its hyperparameters where they are not its defaults."""
+"""Name of an attack, and its hyperparameters that differ from its defaults."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,12 +22,12 @@ class Protocol:
 
     Attributes:
         name: Its name on the command line and in records.
-        description: What it runs and how its records are read, for people.
+        description: What it runs and how to read its records.
         black_box: Attacks crafted on each surrogate and shown to every target.
         white_box: Attacks crafted on each target itself.
         epsilons: Radii of the ball, in pixel units of [0, 1].
-        further_white_box: Further white-box attacks, each at one strength of its own.
-        num_surrogates: Fewest and most surrogates; None for any number.
+        further_white_box: More white-box attacks, each at a strength of its own.
+        num_surrogates: Fewest and most surrogates; None for no upper limit.
         unlike: Whether surrogates must be unprotected and differ in seed, network and length of
             training.
     """
@@ -51,15 +51,27 @@ class Protocol:
         """The cases to run.
 
         Args:
-            epsilons: Instead of the protocol's, several or one.
-            attacks: Names of those of the protocol's attacks to run, or one; None for all.
-            **hyperparameters: Instead of the protocol's, for every attack that has them. With
-                any of these three it is no longer the protocol that is run, and records of it
-                cannot stand beside others.
+            epsilons: Strengths to run instead of the protocol's, several or one.
+            attacks: Names of the protocol's attacks to run, several or one; None for all.
+            **hyperparameters: Values to use instead of the protocol's, for every attack that has
+                them. With any of these three, what is run is no longer the whole protocol, and
+                its records cannot be compared with others.
+
+        Returns:
+            Cases for `evaluate_cases`.
 
         Raises:
-            InputError: Hyperparameters outside their values, or attacks it does not have.
+            InputError: Hyperparameters that an attack refuses, or attacks that the protocol does
+                not have.
             MissingExtraError: An attack whose extra is not installed.
+
+        Example:
+            >>> from parl_tf.protocols import PROTOCOLS
+            >>> cases = PROTOCOLS["paper"].cases(epsilons=0.03, attacks=["fgsm", "bim"])
+            >>> for case in cases:
+            ...     print(case.threat_model, case.attack.name, case.epsilon)
+            black_box fgsm 0.03
+            black_box bim 0.03
         """
         chosen = self.epsilons if epsilons is None else sorted(set(strengths(epsilons)))
         attacks = None if attacks is None else listed(attacks)
@@ -79,13 +91,13 @@ class Protocol:
         return list(dict.fromkeys(cases))
 
     def check_surrogates(self, configs: Mapping[str, dict[str, Any] | None]) -> None:
-        """Raises unless surrogates are what the protocol asks for.
+        """Raises unless the surrogates meet the protocol's requirements.
 
         Args:
             configs: Configurations of the runs that trained them, by name.
 
         Raises:
-            InputError: Too few or too many, or not unlike.
+            InputError: Too few or too many, or not as different as the protocol asks.
         """
         fewest, most = self.num_surrogates
         if len(configs) < fewest or (most is not None and len(configs) > most):
@@ -123,7 +135,7 @@ class Protocol:
                 )
 
 
-def _says_how(config):
+def _says_how(config: Mapping[str, Any]) -> bool:
     """Whether a configuration has what surrogates have to differ in."""
     recipe, dataset = config.get("recipe"), config.get("dataset")
     return (
@@ -133,14 +145,14 @@ def _says_how(config):
     )
 
 
-def _is_unprotected(config):
+def _is_unprotected(config: Mapping[str, Any]) -> bool:
     """Whether a run was trained without a defence, adversarial training included."""
     hardened = config["arguments"].get("adversarial_training")
     return config["method"] == "unprotected" and not hardened
 
 
-def _differences(configs):
-    """What surrogates have to differ in, by name."""
+def _differences(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What surrogates have to differ in, each by their names."""
     return {
         "seed": {name: config["seed"] for name, config in configs.items()},
         "network": {name: config["recipe"]["network"] for name, config in configs.items()},
@@ -152,12 +164,13 @@ def _differences(configs):
 
 
 def make_attack(name: str, settings: Mapping[str, Any], **hyperparameters: Any) -> Attack:
-    """An attack by its name.
+    """Makes an attack by its name.
 
     Args:
         name: As in `ATTACKS`.
-        settings: Hyperparameters where they are not the attack's defaults.
-        **hyperparameters: Those that go before, where the attack has them; None for none.
+        settings: Hyperparameters that differ from the attack's defaults.
+        **hyperparameters: Values that take precedence, ignored where None or where the attack
+            has no such hyperparameter.
     """
     attack = ATTACKS[name]
     has = {field.name for field in dataclasses.fields(attack) if field.init}

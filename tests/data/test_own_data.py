@@ -179,7 +179,7 @@ def test_a_single_model_goes_by_its_own_name():
         {MODEL.name: MODEL}, FGSM(), 0.1, PART, surrogates={OTHER.name: OTHER}
     )
     assert timeless(named) == timeless(records)
-    with pytest.raises(InputError, match=r"no targets.*other names: \{'target': model\}"):
+    with pytest.raises(InputError, match=r"no targets.*different names: \{'target': model\}"):
         evaluate_robustness(MODEL, FGSM(), 0.1, PART, surrogates=MODEL)
 
 
@@ -339,8 +339,8 @@ def test_possibly_endless_data_are_read_up_to_a_size(monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"attacks": FGSM}, r"such as parl_tf.FGSM\(\). .*Make one of the class: FGSM\(\)"),
-        ({"attacks": [PGD]}, r"Make one of the class: PGD\(\)"),
+        ({"attacks": FGSM}, r"such as parl_tf.FGSM\(\). .*Make an instance: FGSM\(\)"),
+        ({"attacks": [PGD]}, r"Make an instance: PGD\(\)"),
         ({"attacks": "fgsm"}, r"such as parl_tf.FGSM\(\). Received: 'fgsm'"),
         ({"attacks": {"fgsm": FGSM()}}, "Received: 'fgsm'"),
         ({"attacks": None}, "Received: None"),

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import parl_tf
+from parl_tf.attacks import ATTACKS
 from parl_tf.evaluation.diagnostics import masking_checks
 from parl_tf.evaluation.robustness import evaluate_cases
 from parl_tf.protocols import PROTOCOLS
@@ -171,6 +172,12 @@ def outcome(check, records):
 )
 def test_a_check_at_its_thresholds(check, records, passed):
     assert outcome(check, records) is passed
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_white_box_worst_case_is_over_every_attack_that_follows_gradients(name):
+    records = [pgd(0.03, 200), record(name, 0.03, 100, num_steps=50), transfer(0.03, 100)]
+    assert outcome(TRANSFER, records) is ATTACKS.entries[name].gradient_based
 
 
 GOOD = [

@@ -253,7 +253,7 @@ def test_examples_asked_for_later_are_crafted_without_judging(tmp_path, saved, m
 @pytest.mark.parametrize("changes", [{"seed": 6}, {"batch_size": 7}])
 def test_a_folder_of_other_examples_is_refused(folder, changes):
     before = (folder / "examples.json").read_bytes()
-    with pytest.raises(ExistingRunError, match="holds other examples"):
+    with pytest.raises(ExistingRunError, match="holds examples of another evaluation"):
         evaluate(examples_out=folder, **changes)
     assert (folder / "examples.json").read_bytes() == before
 
@@ -263,7 +263,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "full" / "notes.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
     for name in ("full", "file"):
-        with pytest.raises(ExistingRunError, match="holds something else"):
+        with pytest.raises(ExistingRunError, match="a new or empty folder for examples"):
             evaluate(examples_out=tmp_path / name, out=tmp_path / "results.json")
     assert not (tmp_path / "results.json").exists()
     assert (tmp_path / "file").read_text() == "mine"

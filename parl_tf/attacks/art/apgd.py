@@ -1,4 +1,4 @@
-"""APGD: PGD that finds its own step size, through the Adversarial Robustness Toolbox."""
+"""APGD: PGD that adapts its step size, from the Adversarial Robustness Toolbox."""
 
 import dataclasses
 from typing import ClassVar
@@ -15,7 +15,7 @@ from parl_tf.attacks.members import MemberLogits
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class APGD(GradientAttack):
-    """Auto-PGD: projected gradient descent with momentum, whose steps shrink as progress does.
+    """Auto-PGD: projected gradient descent with momentum and a step size that adapts.
 
     Attributes:
         num_steps: Number of steps; the first is 2 epsilon long.

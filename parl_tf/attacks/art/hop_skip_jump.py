@@ -1,4 +1,4 @@
-"""HopSkipJump: an attack on decisions alone, through the Adversarial Robustness Toolbox."""
+"""HopSkipJump: an attack on decisions alone, from the Adversarial Robustness Toolbox."""
 
 import dataclasses
 from typing import ClassVar
@@ -16,17 +16,17 @@ from parl_tf.attacks.members import MemberLogits
 class HopSkipJump(Attack):
     """HopSkipJump: walks along the decision boundary towards the image.
 
-    It asks the model for decisions only. The example that it finds may lie outside the ball and
-    is then projected into it, where it may fail.
+    It uses only the model's decisions. The example that it finds may lie outside the ball; it is
+    then projected into it, where it may fail.
 
     Attributes:
         num_steps: Number of steps along the boundary.
-        num_queries: Most queries to estimate a direction, at least 10.
-        num_starts: How many random images are tried for a first misclassified one.
+        num_queries: Most queries for the estimate of a direction, at least 10.
+        num_starts: How many random images are tried as a misclassified start.
         restarts: Number of runs.
 
     Raises:
-        InputError: A number outside these values.
+        InputError: Fewer than one step, start or run, or fewer than 10 queries.
 
     Source: Chen et al. 2020, arXiv 1904.02144. Only correctly classified images are changed.
 
@@ -79,9 +79,9 @@ class HopSkipJump(Attack):
         return tf.constant(images)
 
     def _starts(self, classifier: Classifier, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-        """Random images of another class, and for which images there are any.
+        """Random images of another class, and for which images one was found.
 
-        The toolbox would draw them from a generator that nobody can seed.
+        The toolbox would draw them from a generator that cannot be seeded.
         """
         images, labels, keys = (part.numpy() for part in (batch.images, batch.labels, batch.keys))
         generators = [np.random.default_rng(key.view("uint32")) for key in keys]

@@ -1,4 +1,4 @@
-"""Square: a search without gradients, through the Adversarial Robustness Toolbox."""
+"""Square: a random search without gradients, from the Adversarial Robustness Toolbox."""
 
 import dataclasses
 import math
@@ -18,7 +18,7 @@ from parl_tf.errors import InputError
 class Square(Attack):
     """Square attack: random squares of the ball's corners, kept where they lower the margin.
 
-    It asks the model for predictions only, so it is not misled by masked gradients.
+    It uses only the model's predictions, so masked gradients do not mislead it.
 
     Attributes:
         num_queries: Number of squares tried.
@@ -26,7 +26,8 @@ class Square(Attack):
         restarts: Number of searches.
 
     Raises:
-        InputError: A number outside these values, or first squares that do not fit into an image.
+        InputError: Fewer than one query or search, a `first_area` outside (0, 1), or first squares
+            that do not fit into an image.
 
     Source: Andriushchenko et al. 2020, arXiv 1912.00049.
 
@@ -36,7 +37,7 @@ class Square(Attack):
         >>> mean = keras.layers.GlobalAveragePooling2D()
         >>> model = keras.Sequential([keras.Input((8, 8, 3)), mean])
         >>> images = np.full((2, 8, 8, 3), [0.6, 0.5, 0.4], "float32")
-        >>> adversarial = Square(num_queries=50)(model, images, np.array([0, 0]), epsilon=0.1)
+        >>> adversarial = Square(num_queries=100)(model, images, np.array([0, 0]), epsilon=0.3)
         >>> model.predict(adversarial, verbose=0).argmax(axis=1).tolist()
         [1, 1]
     """

@@ -33,13 +33,13 @@ Objective = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 def generate(attack: Any, batch: Batch, **options: Any) -> tf.Tensor:
     """Runs an attack of the toolbox on a batch.
 
-    It draws from NumPy's global generator, which is seeded for it and put back: the result
-    follows from the batch's seeds, and so from `batch_size` too.
+    It draws from NumPy's global generator, which is seeded for the run and then restored. The
+    result depends on the seeds of the whole batch, and so on `batch_size`.
 
     Args:
         attack: The toolbox's attack on a `Classifier`.
         batch: The images, and what is known of them.
-        **options: What else the toolbox's `generate` takes.
+        **options: Further arguments of the toolbox's `generate`.
 
     Returns:
         float32 tensor of the shape of the images.
@@ -52,12 +52,12 @@ def generate(attack: Any, batch: Batch, **options: Any) -> tf.Tensor:
 
 
 class Classifier(ClassifierMixin, LossGradientsMixin, NeuralNetworkMixin, BaseEstimator):
-    """Members as the toolbox sees them: one classifier, with the loss of an attack.
+    """Members as one classifier of the toolbox, with the loss of an attack.
 
     Args:
         model: From images to the members' log-probabilities, (members, batch, classes).
-        batch: Tells the shape of an image.
-        objective: The loss whose gradient is asked for, if any is.
+        batch: Images of the shape to attack.
+        objective: The loss to differentiate; None for an attack without gradients.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Classifier(ClassifierMixin, LossGradientsMixin, NeuralNetworkMixin, BaseEs
 
 @contextlib.contextmanager
 def _seeded(keys: np.ndarray) -> Iterator[None]:
-    """Seeds NumPy's global generator, which the toolbox draws from, and puts it back."""
+    """Seeds NumPy's global generator, which the toolbox draws from, and then restores it."""
     state = np.random.get_state()
     np.random.seed(keys.view("uint32").ravel())
     try:
