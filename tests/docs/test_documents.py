@@ -21,24 +21,23 @@ def text_of(page):
     return page.read_text(encoding="utf-8")
 
 
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
 def python_blocks(page):
-    return re.findall(r"^```python\n(.*?)^```", text_of(page), re.DOTALL | re.MULTILINE)
+    return [block for language, block in FENCED.findall(text_of(page)) if language == "python"]
 
 
 def commands(page):
     """Tool and arguments of each indented line that calls one, with shell variables filled in."""
     variables = {}
-    for line in re.findall(r"^    (\S.*)$", text_of(page), re.MULTILINE):
+    for line in re.findall(r"^    (\S.*)$", FENCED.sub("", text_of(page)), re.MULTILINE):
         if assignment := re.fullmatch(r'(\w)="(.*)"', line):
             variables[f"${assignment[1]}"] = assignment[2]
         for name, value in variables.items():
             line = line.replace(name, value)
-        words = shlex.split(line, comments=True)
-        if ">" in words:
-            words = words[: words.index(">")]
-        tool = pathlib.Path(words[0]).name.removeprefix("parl-") if words else ""
-        if tool in TOOLS:
-            yield tool, words[1:]
+        if call := re.fullmatch(rf"(?:bin/)?parl-({'|'.join(TOOLS)}) ([^>]*)(>.*)?", line):
+            yield call[1], shlex.split(call[2], comments=True)
 
 
 def test_readme_is_short():
@@ -46,7 +45,9 @@ def test_readme_is_short():
 
 
 def test_commands_are_found():
-    assert {tool for page in PAGES for tool, _ in commands(page)} == set(TOOLS)
+    found = [tool for page in PAGES for tool, _ in commands(page)]
+    assert set(found) == set(TOOLS)
+    assert len(found) > 20
 
 
 @each_page
