@@ -53,6 +53,18 @@ class Attack(abc.ABC):
         in_graph: Whether `perturb` is traced into a graph; else it runs eagerly.
         restarts: How many times the attack is run, each from draws of its own; 1 for an attack
             that draws nothing.
+
+    Example:
+        >>> import dataclasses
+        >>> @dataclasses.dataclass(frozen=True, kw_only=True)
+        ... class Brighten(parl_tf.Attack):
+        ...     name = "brighten"
+        ...
+        ...     def perturb(self, model, batch):
+        ...         return batch.images + batch.epsilon
+        >>> brighter = Brighten()(ensemble, sample.images, sample.labels, epsilon=0.1)
+        >>> bool((brighter >= sample.images).all() and (brighter <= 1).all())
+        True
     """
 
     name: ClassVar[str]

@@ -194,7 +194,7 @@ def _sampling(arguments: argparse.Namespace) -> tuple[int, int]:
     if not {"num_examples", "sample_seed"} <= set(data):
         raise InputError(
             f"{arguments.examples} does not say which test images its examples were crafted from; "
-            "parl_tf.evaluation.saved_examples.evaluate_examples takes them as arrays."
+            "parl_tf.evaluate_examples takes them as arrays."
         )
     return data["num_examples"], data["sample_seed"]
 

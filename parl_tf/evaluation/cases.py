@@ -28,6 +28,11 @@ class Case(NamedTuple):
             target itself.
         attack: The attack.
         epsilon: Radius of the L-infinity ball, in pixel units of [0, 1].
+
+    Example:
+        >>> case = parl_tf.Case("white_box", parl_tf.FGSM(), 0.1)
+        >>> [record.threat_model for record in parl_tf.evaluate_cases(ensemble, case, sample)]
+        ['clean', 'white_box']
     """
 
     threat_model: str

@@ -52,6 +52,15 @@ def masking_checks(records: Sequence[Record]) -> list[Check]:
     Returns:
         Eight checks for each target, in the order of the targets' appearance.
 
+    Example:
+        >>> cases = parl_tf.PROTOCOLS["diagnostics"].cases(attacks="fgsm")
+        >>> records = parl_tf.evaluate_cases(
+        ...     {"mine": ensemble}, cases, sample, protocol="diagnostics"
+        ... )
+        >>> checks = parl_tf.masking_checks(records)
+        >>> {check.target for check in checks}, len(checks)
+        ({'mine'}, 8)
+
     Source: Carlini et al. 2019, arXiv 1902.06705, section 5; the thresholds are this package's.
     """
     diagnosed = [record for record in records if record.protocol == "diagnostics"]
