@@ -1,6 +1,5 @@
 """The ensemble every training method is a kind of; by itself the unprotected one."""
 
-import contextlib
 import dataclasses
 import inspect
 import math
@@ -20,8 +19,9 @@ from parl_tf.defences.crafting import step_number
 from parl_tf.defences.forward import ForwardPass, after, class_numbers
 from parl_tf.errors import InputError
 from parl_tf.graphs.classifiers import check_members
+from parl_tf.graphs.nodes import layers_in
 from parl_tf.graphs.second_derivatives import Differentiated, check_layers, whole_network
-from parl_tf.graphs.second_order import differentiable_twice
+from parl_tf.graphs.second_order import differentiable
 from parl_tf.runtime.replicas import check_distribution, equal_parts, finite_together, num_replicas
 from parl_tf.tensors import Vote, log_mean_probability, majority_vote, widened
 
@@ -64,6 +64,8 @@ class Ensemble(CheckedModel):
 
     needs_start: ClassVar[bool] = False
     """Whether training begins from a trained unprotected ensemble."""
+    fuses_normalization: ClassVar[bool] = False
+    """Whether members are trained by `DifferentiableNetwork` even without terms, which is faster."""
 
     def __init__(
         self,
@@ -91,6 +93,8 @@ class Ensemble(CheckedModel):
         adversarial_training = AdversarialTraining.of(adversarial_training)
         super().__init__(name=name)
         self.members = members
+        # As bound methods these, which share the members' layers, are neither saved nor counted.
+        self._differentiable = tuple(differentiable(member).__call__ for member in members)
         self.accuracy_weight = float(accuracy_weight)
         self.member_reduction = member_reduction
         self.adversarial_training = adversarial_training
@@ -102,7 +106,7 @@ class Ensemble(CheckedModel):
         ]
         self.vote_tracker = keras.metrics.Mean(name="vote_accuracy")
         # `compile` goes by it whether the loss is scaled, and members carry their own.
-        if any(layer.compute_dtype == "float16" for m in members for layer in m._flatten_layers()):
+        if any(layer.compute_dtype == "float16" for _, layer in self._named_layers()):
             self.dtype_policy = keras.DTypePolicy("mixed_float16")
         # The members are built and there is nothing else to build; without this, a model trained
         # by `train_step` alone would lose its optimizer state when saved.
@@ -154,6 +158,9 @@ class Ensemble(CheckedModel):
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Runs one member, under the tape that watches the inputs.
 
+        An override runs a member by `run_member`, or a part of it by a `DifferentiableNetwork`:
+        terms about gradients of a member's own call would be trained along wrong directions.
+
         Args:
             index: Which member.
             inputs: Tensor (batch, height, width, channels), pixels in [0, 1].
@@ -162,7 +169,22 @@ class Ensemble(CheckedModel):
         Returns:
             Its logits (batch, classes), and whatever other outputs `terms` needs.
         """
-        return self.members[index](inputs, training=training), []
+        return self.run_member(index, inputs, training), []
+
+    def run_member(self, index: int, inputs: tf.Tensor, training: bool) -> tf.Tensor:
+        """A member's logits; in training mode as terms need them, which may hold gradients.
+
+        Args:
+            index: Which member.
+            inputs: Tensor (batch, height, width, channels), pixels in [0, 1].
+            training: Whether in training mode.
+
+        Returns:
+            Tensor (batch, classes).
+        """
+        fused = training and (self.term_weights or self.fuses_normalization)
+        run = self._differentiable[index] if fused else self.members[index]
+        return run(inputs, training=training)
 
     def watched(self) -> list[Any]:
         """Further tensors or variables with respect to which `terms` takes gradients."""
@@ -245,7 +267,7 @@ class Ensemble(CheckedModel):
         Raises:
             InputError: A strategy, or something in the model, that would train otherwise.
         """
-        check_distribution(self)
+        check_distribution(self, self._named_layers())
         if isinstance(x, tf.data.Dataset):
             self.build_metrics(x.element_spec)
         hook = keras.callbacks.LambdaCallback(
@@ -266,7 +288,7 @@ class Ensemble(CheckedModel):
         images, labels, sample_weight, partners = self._unpack(data)
         images = equal_parts(images)
         views = self.craft(images, labels, partners)
-        with self._differentiable_twice(), tf.GradientTape() as tape:
+        with tf.GradientTape() as tape:
             loss, forward, terms = self._objective(images, labels, sample_weight, views, True)
             # Under a strategy replicas' gradients are added up, so each brings its share.
             share = loss / num_replicas()
@@ -284,10 +306,6 @@ class Ensemble(CheckedModel):
         loss, forward, terms = self._objective(images, labels, sample_weight, None, False)
         return self._update_metrics(forward, sample_weight, loss, terms)
 
-    def _differentiable_twice(self):
-        """Makes gradients of members differentiable, where terms may be about gradients."""
-        return differentiable_twice() if self.term_weights else contextlib.nullcontext()
-
     def _objective(self, images, labels, sample_weight, views, training):
         """Loss, the pass that the method's terms are about, and these terms."""
         loss_of = self._logits_loss()
@@ -301,8 +319,8 @@ class Ensemble(CheckedModel):
                 passes = [self.forward_member(index, images, training) for index in indices]
             else:
                 passes = [
-                    (member(own[0], training=training), [])
-                    for member, own in zip(self.members, views, strict=True)
+                    (self.run_member(index, own[0], training), [])
+                    for index, own in enumerate(views)
                 ]
             logits = [widened(member_logits) for member_logits, _ in passes]
             losses = [self.example_losses(labels, member_logits) for member_logits in logits]
@@ -312,10 +330,10 @@ class Ensemble(CheckedModel):
         classes = class_numbers(labels, self.num_classes)
         forward = ForwardPass(images, labels, classes, logits, layers, losses, tape, training)
         cross_entropies = []
-        for index, member in enumerate(self.members):
+        for index in range(len(self.members)):
             answers = [] if separate else [logits[index]]
             for view in views[index][len(answers) :] if views else []:
-                answers.append(widened(member(view, training=training)))
+                answers.append(widened(self.run_member(index, view, training)))
             cross_entropies += [loss_of(labels, answer, sample_weight) for answer in answers]
         # Keras has divided means by the number of replicas, which `train_step` does with all.
         cross_entropy = tf.add_n(cross_entropies) * num_replicas()
@@ -343,6 +361,10 @@ class Ensemble(CheckedModel):
         labels = tf.cast(labels, logits.dtype) if labels.dtype.is_floating else labels
         return tf.reshape(self._logits_loss().call(labels, logits), (-1,))
 
+    def _named_layers(self) -> list[tuple[str, keras.Layer]]:
+        """All members and layers in them, behind the members' names."""
+        return [(m.name, layer) for m in self.members for layer in (m, *layers_in(m))]
+
     def _logits_loss(self) -> keras.losses.Loss:
         """The loss given to `compile`, if it takes logits."""
         loss = self.loss
@@ -363,7 +385,7 @@ class Ensemble(CheckedModel):
         self.vote_tracker.update_state(correct)
         for tracker in (self.cross_entropy_tracker, *self.term_trackers):
             tracker.update_state(terms[tracker.name], sample_weight=count)
-        self._loss_tracker.update_state(loss, sample_weight=count)
+        self.update_loss(loss, count)
         fused = log_mean_probability(forward.logits)
         return self.compute_metrics(forward.inputs, forward.labels, fused, sample_weight)
 

@@ -13,8 +13,7 @@ from parl_tf.defences.base import Ensemble
 from parl_tf.defences.crafting import ascend, kept_state, uniform
 from parl_tf.errors import InputError
 from parl_tf.graphs.exposure import distillation_outputs
-from parl_tf.graphs.flattening import graph_part
-from parl_tf.graphs.second_order import differentiable_twice
+from parl_tf.graphs.second_order import DifferentiableNetwork
 from parl_tf.runtime.replicas import gathered, own_part
 from parl_tf.tensors import widened
 
@@ -60,6 +59,7 @@ class DVERGE(Ensemble):
 
     uses_partners: ClassVar[bool] = True
     needs_start: ClassVar[bool] = True
+    fuses_normalization: ClassVar[bool] = True
     train_function: Any  # Keras's
 
     def __init__(
@@ -127,12 +127,6 @@ class DVERGE(Ensemble):
         self.train_function = self._train_functions[self._layer]
         return self.train_function
 
-    def train_step(self, data: Any) -> dict[str, Any]:
-        """One step of the optimizer on one batch."""
-        # Nothing is differentiated twice here; it is that normalisation by batch then costs less.
-        with differentiable_twice():
-            return super().train_step(data)
-
     def craft(
         self, images: tf.Tensor, labels: tf.Tensor, partners: tf.Tensor | None
     ) -> list[list[tf.Tensor]]:
@@ -155,7 +149,7 @@ class DVERGE(Ensemble):
     def _distil(self, index, images, partners, training):
         """Images near `images` that a member sees as `partners`, in the epoch's layer."""
         output = self._outputs[index][self._layer - 1]
-        features = graph_part(self.members[index].inputs, output)
+        features = DifferentiableNetwork(self.members[index], [output])
         moves = self.distillation_moves_statistics
         target = None if moves else widened(features(partners, training=training))
 

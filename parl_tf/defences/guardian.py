@@ -12,9 +12,10 @@ from parl_tf.defences.base import Ensemble
 from parl_tf.defences.forward import ForwardPass
 from parl_tf.errors import InputError
 from parl_tf.graphs.exposure import layer_outputs, main_convolutions
-from parl_tf.graphs.flattening import flattened, graph_part
+from parl_tf.graphs.flattening import flattened
 from parl_tf.graphs.layer_sums import LayerSums
 from parl_tf.graphs.second_derivatives import Differentiated
+from parl_tf.graphs.second_order import DifferentiableNetwork
 from parl_tf.runtime.replicas import gathered, summed
 from parl_tf.tensors import pairwise_cosine, summed_gradients
 
@@ -122,7 +123,8 @@ class Guardian(Ensemble):
         """What gives a member's logits, the compared outputs, and what their sums are made of."""
         layers = layer_outputs(member, self.num_layers, tap=self._taps)
         logits = flattened(member).outputs[0]
-        return graph_part(member.inputs, [logits, *layers, *sums.sources]).__call__
+        outputs = [logits, *layers, *sums.sources]
+        return DifferentiableNetwork(member, outputs).__call__
 
     def _kernels(self, member):
         """For each compared layer the kernels of its convolution."""

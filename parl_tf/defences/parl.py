@@ -9,10 +9,11 @@ import tensorflow as tf
 from parl_tf.arguments import check_choice
 from parl_tf.defences.base import Ensemble
 from parl_tf.defences.forward import ForwardPass
-from parl_tf.graphs.flattening import flattened, graph_part
+from parl_tf.graphs.flattening import flattened
 from parl_tf.graphs.folding import FoldedNetwork
 from parl_tf.graphs.layer_sums import LayerSums
 from parl_tf.graphs.second_derivatives import Differentiated
+from parl_tf.graphs.second_order import DifferentiableNetwork
 from parl_tf.tensors import pairwise_cosine, summed_gradients
 
 _COSINES = {"signed": lambda cosine: cosine, "absolute": tf.abs, "positive": tf.nn.relu}
@@ -96,7 +97,7 @@ class PARL(Ensemble):
         """What gives a member's layers, behind its logits where one pass gives both."""
         if self.penalty_batch_norm == "batch":
             logits = flattened(member).outputs[0]
-            return graph_part(member.inputs, [logits, *sums.sources]).__call__
+            return DifferentiableNetwork(member, [logits, *sums.sources]).__call__
         return FoldedNetwork(member, sums.sources).__call__
 
     def forward_member(
@@ -107,7 +108,7 @@ class PARL(Ensemble):
             logits, *layers = self._passes[index](inputs, training=training)
         else:
             layers = self._passes[index](inputs)  # before training moves the statistics
-            logits = self.members[index](inputs, training=training)
+            logits = self.run_member(index, inputs, training)
         return logits, self._sums[index](layers)
 
     def terms(self, forward: ForwardPass) -> dict[str, tf.Tensor]:

@@ -163,10 +163,11 @@ class TRS(Ensemble):
     def _loss_gradients(self, points, labels):
         """For each member the gradient of each example's loss, in training mode."""
         gradients = []
-        for member in self.members:
+        for index in range(len(self.members)):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(points)
-                losses = self.example_losses(labels, member(points, training=True))
+                logits = self.run_member(index, points, training=True)
+                losses = self.example_losses(labels, logits)
             gradients += summed_gradients(tape, [losses], points, scale=LOSS_SCALE)
         return gradients
 

@@ -7,7 +7,8 @@ import keras
 from parl_tf.arguments import check_choice
 from parl_tf.errors import InputError
 from parl_tf.graphs.convolutions import check_open, convolves
-from parl_tf.graphs.flattening import flattened, graph_part, nodes_behind
+from parl_tf.graphs.flattening import flattened, graph_part
+from parl_tf.graphs.nodes import nodes_behind
 
 TAPS = ("activation", "convolution")
 

@@ -1,13 +1,14 @@
 """Networks made of networks, as one graph of layers."""
 
 import contextlib
-import functools
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
+
+from parl_tf.graphs.nodes import nodes_behind, runs_its_graph
 
 _lock = threading.RLock()
 # Flattening leaves nodes on shared layers, so it is done once for each graph, which a sequential
@@ -50,44 +51,6 @@ def graph_part(inputs: Any, outputs: Any, name: str | None = None) -> keras.Mode
     operations = list(dict.fromkeys(node.operation for node in nodes_behind(tensors).values()))
     with _distinct_names(operations):
         return keras.Model(inputs, outputs, name=name)
-
-
-def nodes_behind(tensors: Sequence[keras.KerasTensor]) -> dict[int, Any]:
-    """The nodes of a functional graph that symbolic tensors come from.
-
-    Returns:
-        Keras's nodes by the id of the tensor that each made, in topological order.
-    """
-    nodes: dict[int, Any] = {}
-    stack = [(tensor, False) for tensor in reversed(tensors)]
-    while stack:
-        tensor, done = stack.pop()
-        if id(tensor) in nodes:
-            continue
-        history = tensor._keras_history
-        node = history.operation._inbound_nodes[history.node_index]
-        if done:
-            nodes[id(tensor)] = node
-        else:
-            stack.append((tensor, True))
-            stack.extend((parent, False) for parent in reversed(node.input_tensors))
-    return nodes
-
-
-def runs_its_graph(model: object) -> bool:
-    """Whether calling something runs the graph of a Keras model, and does nothing else."""
-    if not isinstance(model, keras.Model) or not getattr(model, "outputs", None):
-        return False
-    call = getattr(model.call, "__func__", None)
-    inherited = call in (_functional_class().call, keras.Sequential.call)
-    return inherited and type(model).__call__ is keras.Layer.__call__
-
-
-@functools.cache
-def _functional_class() -> Any:
-    """The class of functional models."""
-    pixels = keras.Input((1,), name="pixels")
-    return type(keras.Model(pixels, pixels, name="identity"))
 
 
 def _called_on(model, inputs, training):

@@ -1,12 +1,14 @@
 """One layer by itself, called at chosen points, with derivatives of its gradient."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from parl_tf.graphs.weights import copy_weights
+from parl_tf.graphs.nodes import copy_weights
+from parl_tf.graphs.substitutes import substitute
 
 
 class LayerCall(NamedTuple):
@@ -90,6 +92,7 @@ class SingleLayer:
         outputs = self._run(self._operation, self._given, training=False)
         if self._operation is not self._original:
             copy_weights(self._original, self._operation)
+        self._called = substitute(self._operation)  # which is built now
         layer = isinstance(self._operation, keras.Layer)
         self._trained = self._operation.trainable_weights if layer else []
         variables = self._operation.variables if layer else []
@@ -106,7 +109,7 @@ class SingleLayer:
         if not self._trained:
             return False
         self.restore()
-        self._run(self._operation, self._given, training=True)
+        self._run(self._called, self._given, training=True)
         trained = {id(weight.value) for weight in self._trained}
         moved = [np.any(v != old) for v, old in self._state if id(v) in trained]
         self.restore()
@@ -121,7 +124,7 @@ class SingleLayer:
         """Whether the rebuilt layer gives what the original gives."""
         if self._operation is self._original:
             return True
-        own = self._run(self._operation, self._given, training=False)
+        own = self._run(self._called, self._given, training=False)
         expected = self._run(self._original, self._given, training=False)
         return all(
             one.shape == other.shape
@@ -161,12 +164,12 @@ class SingleLayer:
             weights = [weight + draw.uniform(0.02, 0.1, weight.shape) for weight in weights]
         upstream = [draw.normal(size=shape) for shape in self._shapes]
         shapes = [each.shape for each in (*inputs, *(weights[i] for i in self._sources))]
-        return Point(inputs, weights, upstream, [draw.normal(size=shape) for shape in shapes])
+        return Point(inputs, weights, upstream, [_direction(draw, shape) for shape in shapes])
 
     def changes(self, draw: np.random.Generator) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Directions of inputs and of weights, as large as these are."""
         inputs = [
-            scale * draw.normal(size=given.shape)
+            scale * _direction(draw, given.shape)
             for scale, given in zip(self._scales(), self._given, strict=True)
         ]
         return inputs, [0.1 * draw.normal(size=weight.shape) for weight in self._trained]
@@ -214,7 +217,7 @@ class SingleLayer:
         sources = [*inputs, *(_local(self._trained[index]) for index in self._sources)]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(sources)
-            outputs = self._run(self._operation, inputs, self.training)
+            outputs = self._run(self._called, inputs, self.training)
         upstream = [
             tf.cast(each, output.dtype) for each, output in zip(upstream, outputs, strict=True)
         ]
@@ -229,6 +232,15 @@ class SingleLayer:
 def _local(variable):
     """What gradients are taken with respect to; under a strategy the first device's."""
     return tf.distribute.get_strategy().experimental_local_results(variable.value)[0]
+
+
+def _direction(draw: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
+    """A random direction, part of it a shift of all values by one.
+
+    What is wrong in normalisation is wrong along shifts, of which a direction with no mean has
+    little.
+    """
+    return draw.normal(size=shape) + draw.choice([-1, 1])
 
 
 def _sum(terms):

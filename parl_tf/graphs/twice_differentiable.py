@@ -1,4 +1,6 @@
-"""Layers' functions, with the second derivatives written out that TensorFlow has wrong or dear."""
+"""Layers' functions, with second derivatives where TensorFlow's are wrong, missing or slow."""
+
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -35,6 +37,24 @@ def rectified(inputs: tf.Tensor, slope: float = 0.0) -> tf.Tensor:
         return output, backward
 
     return forward(tf.convert_to_tensor(inputs))
+
+
+def softsign(inputs: tf.Tensor) -> tf.Tensor:
+    """Softsign by operations that have all derivatives."""
+    return inputs / (1 + tf.abs(inputs))
+
+
+def moments(
+    inputs: tf.Tensor, axes: Sequence[int], *, keepdims: bool = False
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean and variance over axes, of at least float32, with all derivatives.
+
+    `tf.nn.moments` takes the mean for a constant in the variance.
+    """
+    inputs = tf.cast(inputs, tf.float32) if inputs.dtype.size < 4 else inputs
+    mean = tf.reduce_mean(inputs, axes, keepdims=True)
+    variance = tf.reduce_mean(tf.square(inputs - mean), axes, keepdims=keepdims)
+    return mean if keepdims else tf.squeeze(mean, axes), variance
 
 
 class BatchMoments:

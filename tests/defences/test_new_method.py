@@ -29,7 +29,15 @@ def test_a_method_added_as_written_passes_the_contract_tests(tmp_path):
     registry.write_text(entries.replace("    },\n)", f"{blocks[1]}    }},\n)"), encoding="utf-8")
 
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "tests/defences/test_defences.py", "-k", "disagreement"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "tests/defences/test_defences.py",
+            "-k",
+            "disagreement",
+        ],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
