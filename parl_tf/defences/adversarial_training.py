@@ -31,7 +31,17 @@ class AdversarialTraining:
     and over the images where a method's terms need them.
 
     Raises:
-        InputError: A value outside of these.
+        InputError: An epsilon outside (0, 1], a step_size outside (0, epsilon], no steps, or an
+            unknown choice.
+
+    Example:
+
+        >>> import parl_tf
+        >>> network = dict(input_shape=(8, 8, 3), blocks=1)
+        >>> members = [parl_tf.resnet20(10, seed=seed, **network) for seed in (0, 1)]
+        >>> how = parl_tf.AdversarialTraining(epsilon=8 / 255, num_steps=7)
+        >>> parl_tf.Ensemble(members, adversarial_training=how).adversarial_training.num_steps
+        7
 
     Source: Madry et al. 2018, arXiv 1706.06083, section 4.
     """

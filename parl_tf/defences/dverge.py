@@ -52,6 +52,15 @@ class DVERGE(Ensemble):
     Raises:
         InputError: What `Ensemble` refuses, or an argument outside its values.
 
+    Example:
+
+        >>> import parl_tf
+        >>> network = dict(input_shape=(8, 8, 3), blocks=1)
+        >>> members = [parl_tf.resnet20(10, seed=seed, **network) for seed in (0, 1)]
+        >>> ensemble = parl_tf.DVERGE(members, epsilon=0.07, num_steps=10)
+        >>> ensemble.num_layers  # seven convolutions, and the logits
+        8
+
     Source: Yang et al. 2020, arXiv 2009.14720, equations 2 to 4.
     """
 

@@ -60,6 +60,15 @@ class Guardian(Ensemble):
         InputError: What `Ensemble` and `expose_layers` refuse, an unknown choice, or kernels of
             other shapes.
 
+    Example:
+
+        >>> import parl_tf
+        >>> network = dict(input_shape=(8, 8, 3), blocks=1)
+        >>> members = [parl_tf.resnet20(10, seed=seed, **network) for seed in (0, 1)]
+        >>> ensemble = parl_tf.Guardian(members, num_layers=5)
+        >>> [term.name for term in ensemble.term_trackers]
+        ['penalty', 'kernel_cosine', 'output_correlation']
+
     Source: arXiv 2112.04948 v2 (WACV 2025), section 3. Its text has raw outputs of all layers and
     Pearson's correlation; the defaults are what the authors' code computes.
     """

@@ -46,6 +46,15 @@ class PARL(Ensemble):
     Raises:
         InputError: What `Ensemble` and `expose_layers` refuse, or an unknown choice.
 
+    Example:
+
+        >>> import parl_tf
+        >>> network = dict(input_shape=(8, 8, 3), blocks=1)
+        >>> members = [parl_tf.resnet20(10, seed=seed, **network) for seed in (0, 1)]
+        >>> ensemble = parl_tf.PARL(members, num_layers=3, diversity_weight=0.5)
+        >>> [term.name for term in ensemble.term_trackers]
+        ['penalty', 'penalty_1', 'penalty_2', 'penalty_3']
+
     Source: PARL, arXiv 2112.04948 v1, section 4.2. The paper leaves open which output of a layer
     is meant and which statistics it is computed under; the defaults are this package's choice.
     """

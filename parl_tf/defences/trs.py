@@ -48,6 +48,15 @@ class TRS(Ensemble):
     Raises:
         InputError: What `Ensemble` refuses, an unknown scale, radii outside [0, 1] or no steps.
 
+    Example:
+
+        >>> import parl_tf
+        >>> network = dict(input_shape=(8, 8, 3), blocks=1)
+        >>> members = [parl_tf.resnet20(10, seed=seed, **network) for seed in (0, 1)]
+        >>> ensemble = parl_tf.TRS(members, cosine_weight=40.0, smoothness_weight=2.5)
+        >>> [term.name for term in ensemble.term_trackers]
+        ['cosine', 'smoothness']
+
     Source: Yang et al. 2021, arXiv 2104.00671, section 4, with the scale of the authors' code,
     which moves images only where its `--plus-adv` is given. Departures: their moved images follow
     the sum of the gradients of all steps so far, and are the second half of the batch; and every

@@ -21,12 +21,14 @@ class Verdict(NamedTuple):
     """What is said of a layer.
 
     Attributes:
-        fault: What its second derivative is; None if nothing is wrong with it.
+        fault: What its second derivative is; None if nothing was found wrong with it.
         rebuilt: Whether the layer was rebuilt from its configuration.
+        found_right: Whether it was found right; otherwise differences are no measure of it.
     """
 
     fault: str | None
     rebuilt: bool
+    found_right: bool = False
 
 
 def judged(call: LayerCall) -> Verdict:
@@ -59,7 +61,7 @@ def _judged(call, *, rebuild):
             if fault == "":
                 right += 1
                 if right - len(faults) >= (1 if rebuild else 2):
-                    break
+                    return Verdict(None, rebuild, found_right=True)
             if fault and subjects[0].training and subjects[0].sets_weights():
                 # Moving such weights moves nothing, except in inference mode.
                 for subject in subjects:

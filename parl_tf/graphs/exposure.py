@@ -53,6 +53,14 @@ def expose_layers(model: keras.Model, num_layers: int, *, tap: str = "activation
             convolutions among them inside a layer or model with a `call` of its own; an unknown
             tap, or one whose input gradient would be zero.
 
+    Example:
+
+        >>> import parl_tf
+        >>> network = parl_tf.resnet20(10, seed=0)
+        >>> logits, stem, first = parl_tf.expose_layers(network, 2).outputs
+        >>> first.shape
+        (None, 32, 32, 16)
+
     Source: PARL, arXiv 2112.04948, section 4.2. The paper leaves open which output is meant.
     """
     outputs = layer_outputs(model, num_layers, tap=tap)

@@ -1,6 +1,6 @@
-"""Functional Keras graphs, walked and run: what here needs Keras's private interface is in this file.
+"""Functional Keras graphs, walked and run, by what Keras keeps private.
 
-The one other place is the `keras.Model` that an ensemble is, `parl_tf.defences.checked_model`.
+Nothing else uses its private interface, but for the `keras.Model` in `parl_tf.defences.portable`.
 """
 
 import functools

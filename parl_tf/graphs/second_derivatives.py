@@ -14,11 +14,11 @@ import numpy as np
 import tensorflow as tf
 
 from parl_tf.errors import InputError
-from parl_tf.graphs.directional import Verdict, judged
+from parl_tf.graphs.directional import judged
 from parl_tf.graphs.flattening import graph_part
 from parl_tf.graphs.nodes import as_taken, layers_in, run_graph, runs_its_graph
 from parl_tf.graphs.single_layers import LayerCall
-from parl_tf.graphs.substitutes import has_substitute
+from parl_tf.graphs.substitutes import needs_substitute
 
 _BATCH = 3
 _UNKNOWN = 32  # height and width of images, if a member takes any
@@ -59,8 +59,8 @@ def check_layers(
     small inputs, and the derivatives of its gradient, as a `DifferentiableNetwork` computes them,
     are compared with finite differences; those in its own precision too. A layer that cannot be
     rebuilt from its configuration is judged as it is. Where differences are no measure, at kinks or
-    of random draws, nothing is refused. Layers inside nested functional models are checked one by
-    one.
+    of random draws, nothing is refused but what calls normalisation or resizing itself. Layers
+    inside nested functional models are checked one by one.
 
     Nothing that is random elsewhere is drawn from, and the members stay as they are.
 
@@ -81,8 +81,10 @@ def check_layers(
                 if key in checked or key in _right:
                     continue
                 verdict = judged(call)
-                if verdict.fault:
-                    raise InputError(_message(method, member, name, call.operation, verdict))
+                hidden = _hidden(call.operation)
+                if verdict.fault or (hidden and not verdict.found_right):
+                    fault = verdict.fault or "cannot be measured"
+                    raise InputError(_message(method, member, name, call.operation, fault))
                 checked.add(key)
                 if lasting and verdict.rebuilt:
                     _right.add(key)
@@ -91,22 +93,27 @@ def check_layers(
         np.random.set_state(legacy_state)
 
 
-def _message(method: str, member: keras.Model, name: str, operation: Any, verdict: Verdict) -> str:
-    """What was found, and the way out."""
+def _hidden(operation: Any) -> list[keras.Layer]:
+    """Layers that a layer calls itself, and whose second derivatives are wrong when it does."""
     inside = layers_in(operation) if isinstance(operation, keras.Layer) else []
-    hidden = [f"{type(each).__name__} {each.name!r}" for each in inside if has_substitute(each)]
+    return [layer for layer in inside if needs_substitute(layer)]
+
+
+def _message(method: str, member: keras.Model, name: str, operation: Any, fault: str) -> str:
+    """What was found, and the way out."""
+    hidden = ", ".join(f"{type(each).__name__} {each.name!r}" for each in _hidden(operation))
     way_out = (
-        f"build the part that calls {', '.join(hidden)} as a functional model, "
-        "keras.Model(inputs, outputs), so that its layers are in the member's graph"
+        f"build the part that calls {hidden} as a functional model, keras.Model(inputs, outputs), "
+        "so that its layers are in the member's graph"
         if hidden
-        else "resize, augment or transform images before the model, normalise, activate and "
-        "resize by Keras's own layers in its graph, write the layer with other operations"
+        else "resize, augment or transform images before the model; normalise, activate and resize "
+        "by Keras's own layers in its graph; write the layer with other operations"
     )
     return (
         f"{method} needs second derivatives, and that of layer {name!r} "
-        f"({type(operation).__name__}) of member {member.name!r} {verdict.fault}. Expected layers "
-        f"whose gradients can be differentiated: {way_out}, or pass "
-        "check_second_derivatives=False to train all the same."
+        f"({type(operation).__name__}) of member {member.name!r} {fault}. Expected layers whose "
+        f"gradients can be differentiated: {way_out}; or pass check_second_derivatives=False to "
+        "train all the same."
     )
 
 

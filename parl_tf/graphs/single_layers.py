@@ -1,6 +1,7 @@
 """One layer by itself, called at chosen points, with derivatives of its gradient."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -87,9 +88,10 @@ class SingleLayer:
             tf.cast(value, dtype) if dtype and _is_float(value) else value
             for value in keras.tree.flatten(arguments)
         ]
-        self._operation = _rebuilt(self._original, dtype) if rebuild else self._original
         self._given = [self._flat[index] for index in self._inputs]
-        outputs = self._run(self._operation, self._given, training=False)
+        with _default_policy(dtype):  # of layers that it makes itself, now or when it is built
+            self._operation = _rebuilt(self._original, dtype) if rebuild else self._original
+            outputs = self._run(self._operation, self._given, training=False)
         if self._operation is not self._original:
             copy_weights(self._original, self._operation)
         self._called = substitute(self._operation)  # which is built now
@@ -273,6 +275,17 @@ def _rebuilt(operation, dtype):
     return type(operation).from_config(
         _retyped(config, dtype) if isinstance(dtype, str) else config
     )
+
+
+@contextlib.contextmanager
+def _default_policy(dtype: str | None) -> Iterator[None]:
+    """Makes a type that of layers made meanwhile, where one is given."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype or policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
 
 
 def _retyped(config, dtype):

@@ -52,9 +52,11 @@ def substitute(operation: Any) -> Callable[..., Any]:
     return operation
 
 
-def has_substitute(layer: keras.Layer) -> bool:
-    """Whether a substitute would be called in place of a layer."""
-    return substitute(layer) is not layer
+def needs_substitute(layer: keras.Layer) -> bool:
+    """Whether a layer's own second derivative is wrong or missing, and a substitute's right."""
+    softsign_in_it = getattr(layer, "activation", None) is keras.activations.softsign
+    rectifier = type(layer) in (keras.layers.ReLU, keras.layers.LeakyReLU)
+    return softsign_in_it or (type(layer) in _LAYERS and not rectifier)
 
 
 def _twin(layer: keras.Layer, twin_class: type, **attributes: Any) -> keras.Layer:

@@ -77,6 +77,13 @@ def resnet20(
     Raises:
         InputError: An argument outside the values above.
 
+    Example:
+
+        >>> import parl_tf
+        >>> network = parl_tf.resnet20(10, normalization="cifar10", seed=0)
+        >>> network.input_shape, network.output_shape, network.count_params()
+        ((None, 32, 32, 3), (None, 10), 274442)
+
     Source: He et al. 2016, arXiv 1512.03385, section 4.2, in the form of the Keras CIFAR-10
     example.
     """

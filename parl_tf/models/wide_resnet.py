@@ -56,6 +56,13 @@ def wide_resnet(
     Raises:
         InputError: An argument outside the values above.
 
+    Example:
+
+        >>> import parl_tf
+        >>> network = parl_tf.wide_resnet(10, depth=10, width=1, seed=0)
+        >>> network.output_shape
+        (None, 10)
+
     Source: Zagoruyko and Komodakis 2016, arXiv 1605.07146, table 1.
     """
     if depth < 10 or (depth - 4) % 6:

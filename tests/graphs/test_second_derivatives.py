@@ -79,16 +79,22 @@ class Scaled(layers.Layer):
         return scaled(inputs, tf.convert_to_tensor(self.scale))
 
 
-@keras.saving.register_keras_serializable(package="tests")
 class Normalised(layers.Layer):
     """A layer that calls a normalisation itself, which no graph shows."""
 
-    def __init__(self, inner=layers.BatchNormalization, **options):
+    def __init__(self, kind="BatchNormalization", **options):
         super().__init__(**options)
-        self.inner = inner(name="inner")
+        self.inner = getattr(layers, kind)(name="inner")
 
-    def call(self, inputs, training=None):
-        return self.inner(inputs, training=training)
+    def call(self, inputs):
+        return self.inner(inputs)
+
+
+class Untold(Normalised):
+    """Cannot be rebuilt."""
+
+    def get_config(self):
+        raise NotImplementedError
 
 
 def network(seed, *first, behind=()):
@@ -143,8 +149,16 @@ FAULTY = {
         "is wrong.*part that calls BatchNormalization 'inner' as a functional model",
     ),
     "another inside": (
-        lambda: Normalised(layers.LayerNormalization),
+        lambda: Normalised("LayerNormalization"),
         "is wrong.*part that calls LayerNormalization 'inner' as a functional model",
+    ),
+    "a normalisation inside, not to be rebuilt": (
+        Untold,
+        "is wrong.*part that calls BatchNormalization 'inner' as a functional model",
+    ),
+    "another inside, not to be rebuilt": (
+        lambda: Untold("LayerNormalization"),
+        "(cannot be measured|is wrong).*part that calls LayerNormalization 'inner'",
     ),
     "one inside of keras's": (
         lambda: layers.Pipeline([layers.Resizing(8, 8, name="inner")]),
@@ -317,7 +331,7 @@ RIGHT = [
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("number", range(len(RIGHT)))
 def test_layers_are_rebuilt_and_found_right(number, training):
-    assert verdict(RIGHT[number](), (4, 8, 8, 6), training) == Verdict(None, True)
+    assert verdict(RIGHT[number](), (4, 8, 8, 6), training) == Verdict(None, True, True)
 
 
 @pytest.mark.parametrize(
@@ -383,7 +397,7 @@ def test_a_layer_that_changed_since_it_was_made_is_judged_as_it_is():
 def test_every_layer_of_a_network_of_the_paper_s_is_judged():
     member = parl_tf.resnet20(10, input_shape=(16, 16, 3))
     for name, call in _calls(member, whole_network(member)):
-        assert judged(call) == Verdict(None, True), name
+        assert judged(call) == Verdict(None, True, True), name
     part = Differentiated([member.layers[6].output], [member.layers[4].kernel])
     names = [name for name, _ in _calls(member, part)]
     assert names == [layer.name for layer in member.layers[4:7]]
@@ -441,7 +455,7 @@ def test_an_adapted_normalization_is_rebuilt():
     layer = layers.Normalization()
     layer.adapt(np.random.default_rng(0).normal(3, 2, (64, 8, 8, 3)))
     call = LayerCall(layer, (tf.ones((3, 8, 8, 3)),), {}, (0,), (), False)
-    assert judged(call) == Verdict(None, rebuilt=True)
+    assert judged(call) == Verdict(None, True, True)
 
 
 def test_nothing_else_is_drawn_or_changed():
