@@ -32,7 +32,6 @@ class ADP(Ensemble):
         InputError: What `Ensemble` refuses.
 
     Example:
-
         >>> import parl_tf
         >>> network = dict(input_shape=(8, 8, 3), blocks=1)
         >>> members = [parl_tf.resnet20(10, seed=seed, **network) for seed in (0, 1)]

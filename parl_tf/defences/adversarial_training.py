@@ -35,7 +35,6 @@ class AdversarialTraining:
             unknown choice.
 
     Example:
-
         >>> import parl_tf
         >>> network = dict(input_shape=(8, 8, 3), blocks=1)
         >>> members = [parl_tf.resnet20(10, seed=seed, **network) for seed in (0, 1)]
@@ -102,13 +101,14 @@ class AdversarialTraining:
         """
         training = self.batch_norm == "batch"
 
-        def attack(models, model_seed):
+        def attack(models: Sequence[keras.Model], model_seed: tf.Tensor) -> tf.Tensor:
+            functions: list[Callable[[tf.Tensor], tf.Tensor]]
             if training:
                 functions = [functools.partial(model, training=True) for model in models]
             else:
                 functions = [folded_if_possible(model) for model in models]
 
-            def objective(adversarial):
+            def objective(adversarial: tf.Tensor) -> tf.Tensor:
                 answers = [function(adversarial) for function in functions]
                 logits = answers[0] if len(answers) == 1 else log_mean_probability(answers)
                 return LOSS_SCALE * tf.reduce_sum(losses_of(logits))

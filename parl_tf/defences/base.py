@@ -58,7 +58,6 @@ class Ensemble(CheckedModel):
             where terms hold them, or an argument outside its values.
 
     Example:
-
         >>> import keras, numpy as np, parl_tf
         >>> network = dict(input_shape=(8, 8, 3), blocks=1)
         >>> members = [parl_tf.resnet20(10, seed=seed, **network) for seed in (0, 1)]

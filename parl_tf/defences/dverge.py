@@ -53,7 +53,6 @@ class DVERGE(Ensemble):
         InputError: What `Ensemble` refuses, or an argument outside its values.
 
     Example:
-
         >>> import parl_tf
         >>> network = dict(input_shape=(8, 8, 3), blocks=1)
         >>> members = [parl_tf.resnet20(10, seed=seed, **network) for seed in (0, 1)]
@@ -155,14 +154,16 @@ class DVERGE(Ensemble):
         adversarial = super().craft(images, labels, None) or [[] for _ in self.members]
         return [own + extra for own, extra in zip(views, adversarial, strict=True)]
 
-    def _distil(self, index, images, partners, training):
+    def _distil(
+        self, index: int, images: tf.Tensor, partners: tf.Tensor, training: bool
+    ) -> tf.Tensor:
         """Images near `images` that a member sees as `partners`, in the epoch's layer."""
         output = self._outputs[index][self._layer - 1]
         features = DifferentiableNetwork(self.members[index], [output])
         moves = self.distillation_moves_statistics
         target = None if moves else widened(features(partners, training=training))
 
-        def closeness(points):
+        def closeness(points: tf.Tensor) -> tf.Tensor:
             found = widened(features(points, training=training))
             goal = widened(features(partners, training=training)) if moves else target
             return -tf.reduce_sum(tf.square(found - goal))

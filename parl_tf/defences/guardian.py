@@ -1,6 +1,6 @@
 """Guardian: members whose first layers respond differently to their kernels and to images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -61,7 +61,6 @@ class Guardian(Ensemble):
             other shapes.
 
     Example:
-
         >>> import parl_tf
         >>> network = dict(input_shape=(8, 8, 3), blocks=1)
         >>> members = [parl_tf.resnet20(10, seed=seed, **network) for seed in (0, 1)]
@@ -128,14 +127,14 @@ class Guardian(Ensemble):
                 f"shapes. Received: {shapes}."
             )
 
-    def _pass_of(self, member, sums):
+    def _pass_of(self, member: keras.Model, sums: LayerSums) -> Callable[..., Any]:
         """What gives a member's logits, the compared outputs, and what their sums are made of."""
         layers = layer_outputs(member, self.num_layers, tap=self._taps)
         logits = flattened(member).outputs[0]
         outputs = [logits, *layers, *sums.sources]
         return DifferentiableNetwork(member, outputs).__call__
 
-    def _kernels(self, member):
+    def _kernels(self, member: keras.Model) -> list[list[keras.Variable]]:
         """For each compared layer the kernels of its convolution."""
         return _kernels(member, self.num_layers)
 
@@ -175,7 +174,9 @@ class Guardian(Ensemble):
             "output_correlation": correlation,
         }
 
-    def _kernel_gradients(self, tape, member, layers):
+    def _kernel_gradients(
+        self, tape: tf.GradientTape, member: keras.Model, layers: Sequence[tf.Tensor]
+    ) -> list[tf.Tensor]:
         """A member's gradient for each layer, as a batch of one long vector."""
         kernels = self._kernels(member)
         gradients = []
@@ -199,7 +200,7 @@ class Guardian(Ensemble):
         }
 
 
-def _kernels(member, num_layers):
+def _kernels(member: keras.Model, num_layers: int) -> list[list[keras.Variable]]:
     """For each of a member's first convolutions its kernels."""
     layers = main_convolutions(member, num_layers)
     return [[weight for weight in layer.weights if len(weight.shape) > 1] for layer in layers]

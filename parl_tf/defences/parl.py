@@ -1,6 +1,6 @@
 """PARL: members whose early layers look at the input from different directions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -47,7 +47,6 @@ class PARL(Ensemble):
         InputError: What `Ensemble` and `expose_layers` refuse, or an unknown choice.
 
     Example:
-
         >>> import parl_tf
         >>> network = dict(input_shape=(8, 8, 3), blocks=1)
         >>> members = [parl_tf.resnet20(10, seed=seed, **network) for seed in (0, 1)]
@@ -102,7 +101,7 @@ class PARL(Ensemble):
         """Weight of the penalty."""
         return self.term_weights["penalty"]
 
-    def _pass_of(self, member, sums):
+    def _pass_of(self, member: keras.Model, sums: LayerSums) -> Callable[..., Any]:
         """What gives a member's layers, behind its logits where one pass gives both."""
         if self.penalty_batch_norm == "batch":
             logits = flattened(member).outputs[0]

@@ -160,10 +160,10 @@ def _last_operation(model: keras.Model) -> Any:
     )
     tensor = model.outputs[0]
     while True:
-        node, index = origin(tensor)
+        node, output = origin(tensor)
         operation = node.operation
         if isinstance(operation, keras.Model) and getattr(operation, "outputs", None):
-            tensor = operation.outputs[index]
+            tensor = operation.outputs[output]
         elif isinstance(operation, transparent) or _is_linear_activation(operation):
             tensor = node.input_tensors[0]
         else:

@@ -7,7 +7,7 @@ import keras
 
 from parl_tf.errors import InputError
 from parl_tf.graphs.flattening import flattened
-from parl_tf.graphs.nodes import layers_in, nodes_behind
+from parl_tf.graphs.nodes import Node, layers_in, nodes_behind
 
 CONVOLUTIONS = (
     keras.layers.Conv1D,
@@ -20,7 +20,7 @@ CONVOLUTIONS = (
 )
 
 
-def convolves(node) -> bool:
+def convolves(node: Node) -> bool:
     """Whether a node is a convolution, or a layer with convolutions inside."""
     return isinstance(node.operation, CONVOLUTIONS) or _hides_convolutions(node.operation)
 
@@ -35,7 +35,7 @@ def _hides_convolutions(operation: Any) -> bool:
     )
 
 
-def check_open(model: keras.Model, nodes: Iterable[Any]) -> None:
+def check_open(model: keras.Model, nodes: Iterable[Node]) -> None:
     """Raises InputError if one of a flat graph's nodes is a layer with convolutions inside.
 
     Args:

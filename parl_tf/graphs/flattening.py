@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -53,7 +53,9 @@ def graph_part(inputs: Any, outputs: Any, name: str | None = None) -> keras.Mode
         return keras.Model(inputs, outputs, name=name)
 
 
-def _called_on(model, inputs, training):
+def _called_on(
+    model: keras.Model, inputs: Sequence[keras.KerasTensor], training: bool | None
+) -> list[keras.KerasTensor]:
     """The outputs of a model's graph on symbolic inputs, models inside of it taken apart.
 
     Nothing is called anew whose inputs are those that it was called on.
@@ -76,7 +78,9 @@ def _called_on(model, inputs, training):
     return [values[id(tensor)] for tensor in model.outputs]
 
 
-def _given(operation, args, kwargs):
+def _given(
+    operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> list[keras.KerasTensor] | None:
     """The tensors that a nested model is called on, as it takes them; None if it stays closed."""
     if not runs_its_graph(operation):
         return None
@@ -99,7 +103,7 @@ def _given(operation, args, kwargs):
     return [_as_taken(*pair) for pair in zip(tensors, operation.inputs, strict=True)]
 
 
-def _as_taken(tensor, taken):
+def _as_taken(tensor: keras.KerasTensor, taken: keras.KerasTensor) -> keras.KerasTensor:
     """A tensor in the type and rank of a model's input, to which Keras brings it."""
     if tensor.dtype != taken.dtype:
         tensor = keras.ops.cast(tensor, taken.dtype)
@@ -110,7 +114,7 @@ def _as_taken(tensor, taken):
     return tensor
 
 
-def _unpacked(tensors):
+def _unpacked(tensors: Sequence[keras.KerasTensor]) -> Any:
     """The tensor itself where there is one alone."""
     return tensors[0] if len(tensors) == 1 else list(tensors)
 

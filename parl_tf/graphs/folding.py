@@ -136,7 +136,7 @@ def _run(
     return substitute(operation)(*inputs, **options)
 
 
-def _folded(convolution, norm):
+def _folded(convolution: keras.Layer, norm: keras.Layer) -> tuple[tf.Tensor, tf.Tensor]:
     """Kernel and offset of a convolution and the normalisation behind it, as one convolution."""
     wide = keras.backend.result_type(convolution.compute_dtype, norm.compute_dtype, "float32")
     mean, variance = (tf.cast(v, wide) for v in (norm.moving_mean, norm.moving_variance))
@@ -151,7 +151,13 @@ def _folded(convolution, norm):
     return tf.cast(tf.cast(convolution.kernel, wide) * scale, dtype), tf.cast(offset, dtype)
 
 
-def _convolve(convolution, norm, inputs, kernel, offset):
+def _convolve(
+    convolution: keras.Layer,
+    norm: keras.Layer,
+    inputs: tf.Tensor,
+    kernel: tf.Tensor,
+    offset: tf.Tensor,
+) -> tf.Tensor:
     """A convolution and the normalisation behind it, by their folded weights."""
     output = convolution.convolution_op(tf.cast(inputs, convolution.compute_dtype), kernel)
     return tf.cast(tf.nn.bias_add(output, offset), norm.compute_dtype)

@@ -5,23 +5,38 @@ Nothing else uses its private interface, but for the `keras.Model` in `parl_tf.d
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import keras
 import tensorflow as tf
+
+
+class Node(Protocol):
+    """One call of an operation in a graph, as Keras notes it.
+
+    Attributes:
+        operation: The layer or operation.
+        input_tensors: The symbolic tensors that it was called on.
+        output_tensors: Those that it returned.
+        arguments: What `fill_in` gives its arguments from, for tensors by their ids.
+    """
+
+    operation: Any
+    input_tensors: list[keras.KerasTensor]
+    output_tensors: list[keras.KerasTensor]
+    arguments: Any
 
 
 class Origin(NamedTuple):
     """Where a symbolic tensor comes from.
 
     Attributes:
-        node: Keras's node, one call of an operation, with its `operation`, `input_tensors`,
-            `output_tensors` and `arguments`.
-        index: Which of the call's outputs the tensor is.
+        node: The call that returned it.
+        output: Which of the call's outputs it is.
     """
 
-    node: Any
-    index: int
+    node: Node
+    output: int
 
 
 def origin(tensor: keras.KerasTensor) -> Origin:
@@ -30,13 +45,13 @@ def origin(tensor: keras.KerasTensor) -> Origin:
     return Origin(history.operation._inbound_nodes[history.node_index], history.tensor_index)
 
 
-def nodes_behind(tensors: Sequence[keras.KerasTensor]) -> dict[int, Any]:
+def nodes_behind(tensors: Sequence[keras.KerasTensor]) -> dict[int, Node]:
     """The nodes of a functional graph that symbolic tensors come from.
 
     Returns:
-        Keras's nodes by the id of the tensor that each made, in topological order.
+        The nodes by the id of the tensor that each made, in topological order.
     """
-    nodes: dict[int, Any] = {}
+    nodes: dict[int, Node] = {}
     stack = [(tensor, False) for tensor in reversed(tensors)]
     while stack:
         tensor, done = stack.pop()

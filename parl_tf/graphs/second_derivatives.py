@@ -157,10 +157,10 @@ def _calls(member: keras.Model, differentiated: Differentiated) -> Iterator[tupl
     found: list[tuple[str, LayerCall]] = []
     reached: dict[int, Any] = {}  # tensors that gradients go through, by their ids
 
-    def reach(values):
+    def reach(values: Any) -> None:
         reached.update((id(v), v) for v in keras.tree.flatten(values) if _is_float(v))
 
-    def called(operation, path, arguments, options):
+    def called(operation: Any, path: str, arguments: tuple, options: dict[str, Any]) -> Any:
         if isinstance(operation, keras.Layer):
             # For what is inside of it too, even if it does not take it.
             options = {**options, "training": False}
@@ -176,17 +176,17 @@ def _calls(member: keras.Model, differentiated: Differentiated) -> Iterator[tupl
             found.append((path, call))
         return outputs
 
-    def run(network, inputs, path):
+    def run(network: keras.Model, inputs: Any, path: str) -> Any:
         given = keras.tree.flatten(inputs)
         taken = as_taken(network, inputs)
         for before, after in zip(given, taken, strict=True):
             if id(before) in reached:
                 reach(after)
 
-        def step(operation):
+        def step(operation: Any) -> Callable[..., Any]:
             own = f"{path}{operation.name}"
 
-            def call(*arguments, **options):
+            def call(*arguments: Any, **options: Any) -> Any:
                 more = {name for name, value in options.items() if value is not None}
                 if len(arguments) == 1 and not more and runs_its_graph(operation):
                     part = graph_part(operation.inputs, operation.outputs)

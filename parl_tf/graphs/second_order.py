@@ -41,7 +41,7 @@ class DifferentiableNetwork(keras.Layer):
         return outputs[0] if len(outputs) == 1 else outputs
 
 
-def differentiable(model: keras.Model) -> Callable[..., tf.Tensor]:
+def differentiable(model: keras.Model) -> keras.Layer:
     """A `DifferentiableNetwork`, or a model itself if it has a `call` of its own."""
     return DifferentiableNetwork(model) if runs_its_graph(model) else model
 

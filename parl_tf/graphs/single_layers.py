@@ -1,7 +1,7 @@
 """One layer by itself, called at chosen points, with derivatives of its gradient."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -141,7 +141,9 @@ class SingleLayer:
             for one, other in zip(own, expected, strict=True)
         )
 
-    def _run(self, operation, inputs, training):
+    def _run(
+        self, operation: Callable[..., Any], inputs: Sequence[tf.Tensor], training: bool
+    ) -> list[tf.Tensor]:
         """The layer's outputs, those that are float tensors."""
         flat = list(self._flat)
         for index, value in zip(self._inputs, inputs, strict=True):
@@ -176,7 +178,7 @@ class SingleLayer:
         ]
         return inputs, [0.1 * draw.normal(size=weight.shape) for weight in self._trained]
 
-    def _scales(self):
+    def _scales(self) -> list[float]:
         deviations = [float(np.std(tf.cast(given, "float64"))) for given in self._given]
         return [deviation or 1.0 for deviation in deviations]
 
@@ -206,11 +208,13 @@ class SingleLayer:
             self.size,
         )
 
-    def _tensors(self, point):
+    def _tensors(self, point: Point) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         inputs = [tf.cast(v, t.dtype) for v, t in zip(point.inputs, self._given, strict=True)]
         return inputs, [tf.constant(each) for each in point.upstream]
 
-    def _terms(self, point, inputs, upstream):
+    def _terms(
+        self, point: Point, inputs: Sequence[tf.Tensor], upstream: Sequence[tf.Tensor]
+    ) -> list[tf.Tensor]:
         """What the product is the sum of, float64."""
         if self.training:
             self.restore()
@@ -231,7 +235,7 @@ class SingleLayer:
         ]
 
 
-def _local(variable):
+def _local(variable: keras.Variable) -> tf.Variable:
     """What gradients are taken with respect to; under a strategy the first device's."""
     return tf.distribute.get_strategy().experimental_local_results(variable.value)[0]
 
@@ -245,11 +249,11 @@ def _direction(draw: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
     return draw.normal(size=shape) + draw.choice([-1, 1])
 
 
-def _sum(terms):
+def _sum(terms: Iterable[tf.Tensor]) -> tf.Tensor:
     return sum(map(tf.reduce_sum, terms), tf.zeros((), "float64"))
 
 
-def _along(gradients, changes):
+def _along(gradients: Sequence[Any], changes: Sequence[np.ndarray]) -> tuple[float, float]:
     """A derivative along a change, and its length in units of the change."""
     derivative, square = 0.0, 0.0
     for gradient, change in zip(gradients, changes, strict=True):
@@ -260,11 +264,11 @@ def _along(gradients, changes):
     return derivative, square**0.5
 
 
-def _is_float(value):
+def _is_float(value: Any) -> bool:
     return tf.is_tensor(value) and value.dtype.is_floating
 
 
-def _rebuilt(operation, dtype):
+def _rebuilt(operation: Any, dtype: str | None) -> Any:
     """A layer of the same configuration, in another type if one is given."""
     if not isinstance(operation, keras.Layer):
         return operation  # without a state, and computes in the type of what it gets
@@ -288,7 +292,7 @@ def _default_policy(dtype: str | None) -> Iterator[None]:
         keras.config.set_dtype_policy(policy)
 
 
-def _retyped(config, dtype):
+def _retyped(config: Any, dtype: str) -> Any:
     """A configuration with every floating-point type in it replaced."""
     if isinstance(config, list | tuple):
         return type(config)(_retyped(each, dtype) for each in config)

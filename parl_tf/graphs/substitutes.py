@@ -61,7 +61,7 @@ def needs_substitute(layer: keras.Layer) -> bool:
 
 def _twin(layer: keras.Layer, twin_class: type, **attributes: Any) -> keras.Layer:
     """A layer that shares all that another one has, but for its class or some attributes."""
-    twin = object.__new__(twin_class)
+    twin: Any = object.__new__(twin_class)
     vars(twin).update(vars(layer), **attributes)
     return twin
 

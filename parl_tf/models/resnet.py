@@ -78,7 +78,6 @@ def resnet20(
         InputError: An argument outside the values above.
 
     Example:
-
         >>> import parl_tf
         >>> network = parl_tf.resnet20(10, normalization="cifar10", seed=0)
         >>> network.input_shape, network.output_shape, network.count_params()
@@ -97,7 +96,9 @@ def resnet20(
     pixels = pixel_input(num_classes, input_shape, seed)
     initializers = Initializers(seed)
 
-    def convolve(x, filters, kernel_size, strides, normalized=True):
+    def convolve(
+        x: keras.KerasTensor, filters: int, kernel_size: int, strides: int, normalized: bool = True
+    ) -> keras.KerasTensor:
         x = convolution(
             x,
             filters,
