@@ -107,7 +107,9 @@ class DVERGE(Ensemble):
         self.distillation_moves_statistics = bool(distillation_moves_statistics)
         outputs = [distillation_outputs(member) for member in self.members]
         self.num_layers = min(len(layers) for layers in outputs)
-        self._outputs = tuple((*layers[: self.num_layers - 1], layers[-1]) for layers in outputs)
+        self._layer_outputs = tuple(
+            (*layers[: self.num_layers - 1], layers[-1]) for layers in outputs
+        )
         self._layer = self.layer_of_epoch(0)
         self._reported_layer = tf.Variable(self._layer, trainable=False, dtype=tf.float32)
         self._train_functions: dict[int, Callable] = {}
@@ -158,7 +160,7 @@ class DVERGE(Ensemble):
         self, index: int, images: tf.Tensor, partners: tf.Tensor, training: bool
     ) -> tf.Tensor:
         """Images near `images` that a member sees as `partners`, in the epoch's layer."""
-        output = self._outputs[index][self._layer - 1]
+        output = self._layer_outputs[index][self._layer - 1]
         features = DifferentiableNetwork(self.members[index], [output])
         moves = self.distillation_moves_statistics
         target = None if moves else widened(features(partners, training=training))
