@@ -12,7 +12,7 @@ from parl_tf.attacks.members import Logits
 from parl_tf.errors import InputError
 from parl_tf.graphs.convolutions import CONVOLUTIONS, check_convolutions_are_open
 from parl_tf.graphs.flattening import flattened
-from parl_tf.graphs.weights import copy_weights
+from parl_tf.graphs.nodes import copy_weights
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

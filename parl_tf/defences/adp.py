@@ -31,6 +31,14 @@ class ADP(Ensemble):
     Raises:
         InputError: What `Ensemble` refuses.
 
+    Example:
+        >>> import parl_tf
+        >>> network = dict(input_shape=(8, 8, 3), blocks=1)
+        >>> members = [parl_tf.resnet20(10, seed=seed, **network) for seed in (0, 1)]
+        >>> ensemble = parl_tf.ADP(members, entropy_weight=2.0, determinant_weight=0.5)
+        >>> [term.name for term in ensemble.term_trackers]
+        ['entropy', 'log_determinant']
+
     Source: Pang et al. 2019, arXiv 1901.08846, equation 5. Departure from the authors' code: the
     cross-entropy is that of the logits; theirs clips probabilities to at least 1e-7, so that an
     example that is wrong beyond that has no gradient.

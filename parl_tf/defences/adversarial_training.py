@@ -31,7 +31,16 @@ class AdversarialTraining:
     and over the images where a method's terms need them.
 
     Raises:
-        InputError: A value outside of these.
+        InputError: An epsilon outside (0, 1], a step_size outside (0, epsilon], no steps, or an
+            unknown choice.
+
+    Example:
+        >>> import parl_tf
+        >>> network = dict(input_shape=(8, 8, 3), blocks=1)
+        >>> members = [parl_tf.resnet20(10, seed=seed, **network) for seed in (0, 1)]
+        >>> how = parl_tf.AdversarialTraining(epsilon=8 / 255, num_steps=7)
+        >>> parl_tf.Ensemble(members, adversarial_training=how).adversarial_training.num_steps
+        7
 
     Source: Madry et al. 2018, arXiv 1706.06083, section 4.
     """
@@ -92,13 +101,14 @@ class AdversarialTraining:
         """
         training = self.batch_norm == "batch"
 
-        def attack(models, model_seed):
+        def attack(models: Sequence[keras.Model], model_seed: tf.Tensor) -> tf.Tensor:
+            functions: list[Callable[[tf.Tensor], tf.Tensor]]
             if training:
                 functions = [functools.partial(model, training=True) for model in models]
             else:
                 functions = [folded_if_possible(model) for model in models]
 
-            def objective(adversarial):
+            def objective(adversarial: tf.Tensor) -> tf.Tensor:
                 answers = [function(adversarial) for function in functions]
                 logits = answers[0] if len(answers) == 1 else log_mean_probability(answers)
                 return LOSS_SCALE * tf.reduce_sum(losses_of(logits))

@@ -1,6 +1,5 @@
 """The ensemble every training method is a kind of; by itself the unprotected one."""
 
-import contextlib
 import dataclasses
 import inspect
 import math
@@ -12,18 +11,17 @@ import keras
 import tensorflow as tf
 
 from parl_tf.arguments import check_choice, check_seed
-from parl_tf.data.examples import check_images
-from parl_tf.data.own import images_of
 from parl_tf.defences.adversarial_training import AdversarialTraining
 from parl_tf.defences.checked_model import CheckedModel
 from parl_tf.defences.crafting import step_number
-from parl_tf.defences.forward import ForwardPass, after, class_numbers
+from parl_tf.defences.forward import ForwardPass, after
+from parl_tf.defences.objective import Objective, example_losses, logits_loss, objective
 from parl_tf.errors import InputError
 from parl_tf.graphs.classifiers import check_members
 from parl_tf.graphs.second_derivatives import Differentiated, check_layers, whole_network
-from parl_tf.graphs.second_order import differentiable_twice
-from parl_tf.runtime.replicas import check_distribution, equal_parts, finite_together, num_replicas
-from parl_tf.tensors import Vote, log_mean_probability, majority_vote, widened
+from parl_tf.graphs.second_order import differentiable
+from parl_tf.runtime.replicas import equal_parts, finite_together, num_replicas
+from parl_tf.tensors import log_mean_probability, majority_vote
 
 
 @keras.saving.register_keras_serializable(package="parl_tf")
@@ -59,11 +57,26 @@ class Ensemble(CheckedModel):
         InputError: Members that are not as described, layers whose gradients cannot be trained
             where terms hold them, or an argument outside its values.
 
+    Example:
+        >>> import keras, numpy as np, parl_tf
+        >>> network = dict(input_shape=(8, 8, 3), blocks=1)
+        >>> members = [parl_tf.resnet20(10, seed=seed, **network) for seed in (0, 1)]
+        >>> ensemble = parl_tf.Ensemble(members)
+        >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        >>> ensemble.compile("adam", loss, run_eagerly=True)
+        >>> images, labels = np.random.default_rng(0).uniform(size=(6, 8, 8, 3)), np.arange(6)
+        >>> sorted(ensemble.fit(images, labels, verbose=0).history)
+        ['cross_entropy', 'loss', 'vote_accuracy']
+        >>> ensemble.predict_classes(images).shape
+        (6,)
+
     Source: PARL, arXiv 2112.04948, section 4.2 (the loss without its second term).
     """
 
     needs_start: ClassVar[bool] = False
     """Whether training begins from a trained unprotected ensemble."""
+    fuses_normalization: ClassVar[bool] = False
+    """Whether a `DifferentiableNetwork` trains members without terms too, which is faster."""
 
     def __init__(
         self,
@@ -91,6 +104,8 @@ class Ensemble(CheckedModel):
         adversarial_training = AdversarialTraining.of(adversarial_training)
         super().__init__(name=name)
         self.members = members
+        # As bound methods these, which share the members' layers, are neither saved nor counted.
+        self._differentiable = tuple(differentiable(member).__call__ for member in members)
         self.accuracy_weight = float(accuracy_weight)
         self.member_reduction = member_reduction
         self.adversarial_training = adversarial_training
@@ -102,57 +117,19 @@ class Ensemble(CheckedModel):
         ]
         self.vote_tracker = keras.metrics.Mean(name="vote_accuracy")
         # `compile` goes by it whether the loss is scaled, and members carry their own.
-        if any(layer.compute_dtype == "float16" for m in members for layer in m._flatten_layers()):
+        if any(layer.compute_dtype == "float16" for _, layer in self.named_layers()):
             self.dtype_policy = keras.DTypePolicy("mixed_float16")
         # The members are built and there is nothing else to build; without this, a model trained
         # by `train_step` alone would lose its optimizer state when saved.
         self.built = True
 
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """Shape (height, width, channels) of one image."""
-        return tuple(self.members[0].input_shape[1:])
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return self.members[0].output_shape[-1]
-
-    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Logarithm of the members' mean probability, (batch, classes)."""
-        return log_mean_probability(self.member_logits(inputs, training=training))
-
-    def member_logits(self, inputs: tf.Tensor, training: bool | None = None) -> list[tf.Tensor]:
-        """Each member's logits, one tensor (batch, classes) a member."""
-        return [member(inputs, training=training) for member in self.members]
-
-    def vote(self, inputs: tf.Tensor) -> Vote:
-        """Majority vote of the members on a batch of images, and where it was tied."""
-        return majority_vote(self.member_logits(inputs, training=False))
-
-    def predict_classes(self, images: Any, batch_size: int = 250) -> Any:
-        """Majority vote of the members on any number of images.
-
-        Args:
-            images: Array (n, height, width, channels), pixels in [0, 1], or what `images_of` takes.
-            batch_size: Images at a time.
-
-        Returns:
-            int64 array (n,), the winning classes.
-
-        Raises:
-            InputError: Images outside these values.
-        """
-        images = check_images(images_of(images))
-        if not hasattr(self, "_vote_graph"):
-            self._vote_graph = tf.function(self.vote, reduce_retracing=True)
-        batches = tf.data.Dataset.from_tensor_slices(images).batch(batch_size)
-        return tf.concat([self._vote_graph(batch).labels for batch in batches], axis=0).numpy()
-
     def forward_member(
         self, index: int, inputs: tf.Tensor, training: bool
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Runs one member, under the tape that watches the inputs.
+
+        An override runs a member by `run_member`, or a part of it by a `DifferentiableNetwork`:
+        terms about gradients of a member's own call would be trained along wrong directions.
 
         Args:
             index: Which member.
@@ -162,7 +139,22 @@ class Ensemble(CheckedModel):
         Returns:
             Its logits (batch, classes), and whatever other outputs `terms` needs.
         """
-        return self.members[index](inputs, training=training), []
+        return self.run_member(index, inputs, training), []
+
+    def run_member(self, index: int, inputs: tf.Tensor, training: bool) -> tf.Tensor:
+        """A member's logits; in training mode as terms need them, which may hold gradients.
+
+        Args:
+            index: Which member.
+            inputs: Tensor (batch, height, width, channels), pixels in [0, 1].
+            training: Whether in training mode.
+
+        Returns:
+            Tensor (batch, classes).
+        """
+        fused = training and (self.term_weights or self.fuses_normalization)
+        run = self._differentiable[index] if fused else self.members[index]
+        return run(inputs, training=training)
 
     def watched(self) -> list[Any]:
         """Further tensors or variables with respect to which `terms` takes gradients."""
@@ -208,9 +200,6 @@ class Ensemble(CheckedModel):
         )
         return [[batch] for batch in examples]
 
-    def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Called by `fit` when one of its epochs begins; they count from 0 to `epochs` - 1."""
-
     def step_seed(self, purpose: str) -> tf.Tensor:
         """Seed for a draw of one training step.
 
@@ -227,107 +216,27 @@ class Ensemble(CheckedModel):
         seed = tf.constant([self.seed, zlib.crc32(purpose.encode()) & 0x7FFFFFFF], tf.int32)
         return tf.random.fold_in(seed, step_number(self.optimizer), alg="philox")
 
-    def fit(
-        self,
-        x: Any = None,
-        y: Any = None,
-        batch_size: int | None = None,
-        epochs: int = 1,
-        verbose: str | int = "auto",
-        callbacks: Any = None,
-        *arguments: Any,
-        **options: Any,
-    ) -> keras.callbacks.History:
-        """Keras's `fit`, which also tells the method when an epoch begins.
-
-        Under a strategy it trains as on one device: see `parl_tf.runtime.replicas`.
-
-        Raises:
-            InputError: A strategy, or something in the model, that would train otherwise.
-        """
-        check_distribution(self)
-        if isinstance(x, tf.data.Dataset):
-            self.build_metrics(x.element_spec)
-        hook = keras.callbacks.LambdaCallback(
-            on_epoch_begin=lambda epoch, logs: self.begin_epoch(epoch, epochs)
-        )
-        keras_arguments = (x, y, batch_size, epochs, verbose)
-        if not isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks = [hook, callbacks or []]
-            return super().fit(*keras_arguments, callbacks, *arguments, **options)
-        callbacks.callbacks.insert(0, hook)
-        try:
-            return super().fit(*keras_arguments, callbacks, *arguments, **options)
-        finally:
-            callbacks.callbacks.remove(hook)
-
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step of the optimizer on one batch."""
         images, labels, sample_weight, partners = self._unpack(data)
         images = equal_parts(images)
         views = self.craft(images, labels, partners)
-        with self._differentiable_twice(), tf.GradientTape() as tape:
-            loss, forward, terms = self._objective(images, labels, sample_weight, views, True)
+        with tf.GradientTape() as tape:
+            found = objective(self, images, labels, sample_weight, views, training=True)
             # Under a strategy replicas' gradients are added up, so each brings its share.
-            share = loss / num_replicas()
-            scaled = self.optimizer.scale_loss(share)
+            scaled = self.optimizer.scale_loss(found.loss / num_replicas())
         gradients = tape.gradient(scaled, self.trainable_variables)
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
             gradients = finite_together(gradients)
-        gradients = after(gradients, [loss, *terms.values()])
+        gradients = after(gradients, [found.loss, *found.terms.values()])
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
-        return self._update_metrics(forward, sample_weight, loss, terms)
+        return self._update_metrics(found, sample_weight)
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """The same loss and metrics on one batch as it is, members in inference mode."""
         images, labels, sample_weight, _ = self._unpack(data)
-        loss, forward, terms = self._objective(images, labels, sample_weight, None, False)
-        return self._update_metrics(forward, sample_weight, loss, terms)
-
-    def _differentiable_twice(self):
-        """Makes gradients of members differentiable, where terms may be about gradients."""
-        return differentiable_twice() if self.term_weights else contextlib.nullcontext()
-
-    def _objective(self, images, labels, sample_weight, views, training):
-        """Loss, the pass that the method's terms are about, and these terms."""
-        loss_of = self._logits_loss()
-        # What was crafted is for the cross-entropy; terms, if any, need a pass over the images.
-        separate = views is not None and bool(self.term_weights)
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-            if views is None or separate:
-                for source in (images, *self.watched()):
-                    tape.watch(source)
-                indices = range(len(self.members))
-                passes = [self.forward_member(index, images, training) for index in indices]
-            else:
-                passes = [
-                    (member(own[0], training=training), [])
-                    for member, own in zip(self.members, views, strict=True)
-                ]
-            logits = [widened(member_logits) for member_logits, _ in passes]
-            losses = [self.example_losses(labels, member_logits) for member_logits in logits]
-        # Keras keeps what the last call of a layer added, and more calls may follow.
-        regularizations = list(self.losses)
-        layers = [member_layers for _, member_layers in passes]
-        classes = class_numbers(labels, self.num_classes)
-        forward = ForwardPass(images, labels, classes, logits, layers, losses, tape, training)
-        cross_entropies = []
-        for index, member in enumerate(self.members):
-            answers = [] if separate else [logits[index]]
-            for view in views[index][len(answers) :] if views else []:
-                answers.append(widened(member(view, training=training)))
-            cross_entropies += [loss_of(labels, answer, sample_weight) for answer in answers]
-        # Keras has divided means by the number of replicas, which `train_step` does with all.
-        cross_entropy = tf.add_n(cross_entropies) * num_replicas()
-        if self.member_reduction == "mean":
-            cross_entropy /= len(self.members)
-        terms = {"cross_entropy": cross_entropy, **self.terms(forward)}
-        loss = self.accuracy_weight * cross_entropy
-        for term, weight in self.term_weights.items():
-            loss += weight * terms[term]
-        for regularization in regularizations:
-            loss += tf.cast(regularization, loss.dtype)
-        return loss, forward, terms
+        found = objective(self, images, labels, sample_weight, None, training=False)
+        return self._update_metrics(found, sample_weight)
 
     def example_losses(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         """The compiled loss of each example, before any weighting.
@@ -339,31 +248,17 @@ class Ensemble(CheckedModel):
         Returns:
             Tensor (batch,), of at least float32.
         """
-        logits = widened(logits)
-        labels = tf.cast(labels, logits.dtype) if labels.dtype.is_floating else labels
-        return tf.reshape(self._logits_loss().call(labels, logits), (-1,))
+        return example_losses(logits_loss(self.loss), labels, logits)
 
-    def _logits_loss(self) -> keras.losses.Loss:
-        """The loss given to `compile`, if it takes logits."""
-        loss = self.loss
-        own = type(loss).__module__.split(".")[0] != "keras"  # somebody's own speaks for itself
-        if not isinstance(loss, keras.losses.Loss) or not getattr(loss, "from_logits", own):
-            raise InputError(
-                "Members return logits. Expected compile(loss=...) to be a loss object that takes "
-                "them, such as keras.losses.SparseCategoricalCrossentropy(from_logits=True). "
-                f"Received: {self.loss!r}."
-            )
-        return self.loss
-
-    def _update_metrics(self, forward, sample_weight, loss, terms):
+    def _update_metrics(self, found: Objective, sample_weight: Any) -> dict[str, Any]:
         """Updates every metric with one batch and returns their current values."""
+        forward = found.forward
         count = tf.shape(forward.inputs)[0]
         winners = majority_vote(forward.logits).labels
-        correct = tf.equal(winners, forward.classes)
-        self.vote_tracker.update_state(correct)
+        self.vote_tracker.update_state(tf.equal(winners, forward.classes))
         for tracker in (self.cross_entropy_tracker, *self.term_trackers):
-            tracker.update_state(terms[tracker.name], sample_weight=count)
-        self._loss_tracker.update_state(loss, sample_weight=count)
+            tracker.update_state(found.terms[tracker.name], sample_weight=count)
+        self.update_loss(found.loss, count)
         fused = log_mean_probability(forward.logits)
         return self.compute_metrics(forward.inputs, forward.labels, fused, sample_weight)
 

@@ -1,7 +1,8 @@
-"""A model whose batches are checked before they reach a graph, and cast to what it takes."""
+"""A model of members that are asked together, on batches that are checked."""
 
+import contextlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -9,34 +10,116 @@ import tensorflow as tf
 
 from parl_tf.data.batch_checks import BatchCheck, input_errors
 from parl_tf.data.checked_inputs import checked_input
+from parl_tf.data.examples import check_images
+from parl_tf.data.own import images_of
 from parl_tf.defences.portable import PortableModel
+from parl_tf.graphs.nodes import layers_in
+from parl_tf.runtime.replicas import check_distribution
+from parl_tf.tensors import Vote, log_mean_probability, majority_vote
 
 
 class CheckedModel(PortableModel):
     """A model of members that refuses invalid pixels and labels.
 
-    `fit`, `evaluate`, `train_on_batch` and `test_on_batch` are Keras's. Each raises `InputError`
-    for images or labels that are of another kind, pixels outside [0, 1], labels outside of the
-    classes, and values that are not finite, whether XLA compiles the step or not. No batch is
-    read for that which Keras would not have read.
+    A call returns the logarithm of the members' mean probability. `fit`, `evaluate`,
+    `train_on_batch` and `test_on_batch` are Keras's. Each raises `InputError` for images or labels
+    of another kind, pixels outside [0, 1], labels outside the classes, and values that are not
+    finite, whether XLA compiles the step or not. No batch is read for this that Keras would not
+    have read.
     """
 
     uses_partners: ClassVar[bool] = False
     """Whether `craft` can take a second, independent batch of images beside the first."""
 
     members: Sequence[keras.Model]
-    num_classes: Any
     inputs_checked = False
     """Whether the batches of the last `fit` were checked on their way."""
     _validating: tuple[int, int] | None = None
 
-    def fit(self, *arguments: Any, **options: Any) -> keras.callbacks.History:
-        """Keras's `fit`.
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape (height, width, channels) of one image."""
+        return tuple(self.members[0].input_shape[1:])
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.members[0].output_shape[-1]
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Logarithm of the members' mean probability, (batch, classes)."""
+        return log_mean_probability(self.member_logits(inputs, training=training))
+
+    def member_logits(self, inputs: tf.Tensor, training: bool | None = None) -> list[tf.Tensor]:
+        """Each member's logits, one tensor (batch, classes) a member."""
+        return [member(inputs, training=training) for member in self.members]
+
+    def vote(self, inputs: tf.Tensor) -> Vote:
+        """Majority vote of the members on a batch of images, and where it was tied."""
+        return majority_vote(self.member_logits(inputs, training=False))
+
+    def predict_classes(self, images: Any, batch_size: int = 250) -> Any:
+        """Majority vote of the members on any number of images.
+
+        Args:
+            images: Array (n, height, width, channels), pixels in [0, 1], or what `images_of` takes.
+            batch_size: Images at a time.
+
+        Returns:
+            int64 array (n,), the winning classes.
 
         Raises:
-            InputError: Images, labels or sample weights that cannot be used.
+            InputError: Images outside these values.
         """
+        images = check_images(images_of(images))
+        if not hasattr(self, "_vote_graph"):
+            self._vote_graph = tf.function(self.vote, reduce_retracing=True)
+        batches = tf.data.Dataset.from_tensor_slices(images).batch(batch_size)
+        return tf.concat([self._vote_graph(batch).labels for batch in batches], axis=0).numpy()
+
+    def named_layers(self) -> list[tuple[str, keras.Layer]]:
+        """All members and the layers in them, each behind the name of its member."""
+        return [(m.name, layer) for m in self.members for layer in (m, *layers_in(m))]
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Called by `fit` when one of its epochs begins; they count from 0 to `epochs` - 1."""
+
+    def fit(self, *arguments: Any, **options: Any) -> keras.callbacks.History:
+        """Keras's `fit`, which also tells the method when an epoch begins.
+
+        Under a strategy it trains as on one device: see `parl_tf.runtime.replicas`.
+
+        Raises:
+            InputError: Images, labels or sample weights that cannot be used; a strategy, or
+                something in the model, that would train otherwise than on one device.
+        """
+        check_distribution(self, self.named_layers())
         given = _named(keras.Model.fit, self, arguments, options)
+        if isinstance(given.get("x"), tf.data.Dataset):
+            self.build_metrics(given["x"].element_spec)
+        with self._told_of_epochs(given):
+            return self._fit_checked(given)
+
+    @contextlib.contextmanager
+    def _told_of_epochs(self, given: dict[str, Any]) -> Iterator[None]:
+        """Puts what calls `begin_epoch` before the callbacks that `fit` is given."""
+        epochs = given.get("epochs", 1)
+        hook = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: self.begin_epoch(epoch, epochs)
+        )
+        callbacks = given.get("callbacks")
+        if not isinstance(callbacks, keras.callbacks.CallbackList):
+            given["callbacks"] = [hook, callbacks or []]
+            yield
+            return
+        callbacks.callbacks.insert(0, hook)
+        try:
+            yield
+        finally:
+            callbacks.callbacks.remove(hook)
+
+    def _fit_checked(self, given: dict[str, Any]) -> keras.callbacks.History:
+        """Keras's `fit`, on batches that are checked."""
         self.inputs_checked = self._check_data(given)
         validation = given.get("validation_data")
         if validation is not None:

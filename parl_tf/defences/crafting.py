@@ -41,7 +41,7 @@ def ascend(
     arXiv 1706.06083.
     """
 
-    def step(images, momentum):
+    def step(images: tf.Tensor, momentum: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(images)
             value = objective(images)

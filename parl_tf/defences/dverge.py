@@ -14,8 +14,7 @@ from parl_tf.defences.crafting import ascend, kept_state, uniform
 from parl_tf.defences.former_arguments import FORMER_ARGUMENTS
 from parl_tf.errors import InputError
 from parl_tf.graphs.exposure import distillation_outputs
-from parl_tf.graphs.flattening import graph_part
-from parl_tf.graphs.second_order import differentiable_twice
+from parl_tf.graphs.second_order import DifferentiableNetwork
 from parl_tf.runtime.replicas import gathered, own_part
 from parl_tf.tensors import widened
 
@@ -54,6 +53,14 @@ class DVERGE(Ensemble):
     Raises:
         InputError: What `Ensemble` refuses, or an argument outside its values.
 
+    Example:
+        >>> import parl_tf
+        >>> network = dict(input_shape=(8, 8, 3), blocks=1)
+        >>> members = [parl_tf.resnet20(10, seed=seed, **network) for seed in (0, 1)]
+        >>> ensemble = parl_tf.DVERGE(members, epsilon=0.07, num_steps=10)
+        >>> ensemble.num_layers  # seven convolutions, and the logits
+        8
+
     Source: Yang et al. 2020, arXiv 2009.14720, equations 2 to 4.
     """
 
@@ -61,6 +68,7 @@ class DVERGE(Ensemble):
 
     uses_partners: ClassVar[bool] = True
     needs_start: ClassVar[bool] = True
+    fuses_normalization: ClassVar[bool] = True
     train_function: Any  # Keras's
 
     def __init__(
@@ -100,7 +108,9 @@ class DVERGE(Ensemble):
         self.distillation_moves_statistics = bool(distillation_moves_statistics)
         outputs = [distillation_outputs(member) for member in self.members]
         self.num_layers = min(len(layers) for layers in outputs)
-        self._outputs = tuple((*layers[: self.num_layers - 1], layers[-1]) for layers in outputs)
+        self._layer_outputs = tuple(
+            (*layers[: self.num_layers - 1], layers[-1]) for layers in outputs
+        )
         self._layer = self.layer_of_epoch(0)
         self._reported_layer = tf.Variable(self._layer, trainable=False, dtype=tf.float32)
         self._train_functions: dict[int, Callable] = {}
@@ -128,12 +138,6 @@ class DVERGE(Ensemble):
         self.train_function = self._train_functions[self._layer]
         return self.train_function
 
-    def train_step(self, data: Any) -> dict[str, Any]:
-        """One step of the optimizer on one batch."""
-        # Nothing is differentiated twice here; it is that normalisation by batch then costs less.
-        with differentiable_twice():
-            return super().train_step(data)
-
     def craft(
         self, images: tf.Tensor, labels: tf.Tensor, partners: tf.Tensor | None
     ) -> list[list[tf.Tensor]]:
@@ -153,14 +157,16 @@ class DVERGE(Ensemble):
         adversarial = super().craft(images, labels, None) or [[] for _ in self.members]
         return [own + extra for own, extra in zip(views, adversarial, strict=True)]
 
-    def _distil(self, index, images, partners, training):
+    def _distil(
+        self, index: int, images: tf.Tensor, partners: tf.Tensor, training: bool
+    ) -> tf.Tensor:
         """Images near `images` that a member sees as `partners`, in the epoch's layer."""
-        output = self._outputs[index][self._layer - 1]
-        features = graph_part(self.members[index].inputs, output)
+        output = self._layer_outputs[index][self._layer - 1]
+        features = DifferentiableNetwork(self.members[index], [output])
         moves = self.distillation_moves_statistics
         target = None if moves else widened(features(partners, training=training))
 
-        def closeness(points):
+        def closeness(points: tf.Tensor) -> tf.Tensor:
             found = widened(features(points, training=training))
             goal = widened(features(partners, training=training)) if moves else target
             return -tf.reduce_sum(tf.square(found - goal))

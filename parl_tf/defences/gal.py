@@ -31,6 +31,14 @@ class GAL(Ensemble):
     Raises:
         InputError: What `Ensemble` refuses.
 
+    Example:
+        >>> import parl_tf
+        >>> network = dict(input_shape=(8, 8, 3), blocks=1)
+        >>> members = [parl_tf.resnet20(10, seed=seed, **network) for seed in (0, 1)]
+        >>> ensemble = parl_tf.GAL(members, coherence_weight=0.5)
+        >>> [term.name for term in ensemble.term_trackers]
+        ['coherence']
+
     Source: Kariyappa and Qureshi 2019, arXiv 1901.09981, equations 5 and 6. Departures from the
     common port (github.com/zjysteven/DVERGE): noisy images are clipped to [0, 1], and members run
     once a step, so that moving statistics move once.

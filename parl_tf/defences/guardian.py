@@ -1,6 +1,6 @@
 """Guardian: members whose first layers respond differently to their kernels and to images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -13,9 +13,10 @@ from parl_tf.defences.former_arguments import FORMER_ARGUMENTS
 from parl_tf.defences.forward import ForwardPass
 from parl_tf.errors import InputError
 from parl_tf.graphs.exposure import layer_outputs, main_convolutions
-from parl_tf.graphs.flattening import flattened, graph_part
+from parl_tf.graphs.flattening import flattened
 from parl_tf.graphs.layer_sums import LayerSums
 from parl_tf.graphs.second_derivatives import Differentiated
+from parl_tf.graphs.second_order import DifferentiableNetwork
 from parl_tf.runtime.replicas import gathered, summed
 from parl_tf.tensors import pairwise_cosine, summed_gradients
 
@@ -59,6 +60,14 @@ class Guardian(Ensemble):
     Raises:
         InputError: What `Ensemble` and `expose_layers` refuse, an unknown choice, or kernels of
             other shapes.
+
+    Example:
+        >>> import parl_tf
+        >>> network = dict(input_shape=(8, 8, 3), blocks=1)
+        >>> members = [parl_tf.resnet20(10, seed=seed, **network) for seed in (0, 1)]
+        >>> ensemble = parl_tf.Guardian(members, num_layers=5)
+        >>> [term.name for term in ensemble.term_trackers]
+        ['penalty', 'kernel_cosine', 'output_correlation']
 
     Source: arXiv 2112.04948 v2 (WACV 2025), section 3. Its text has raw outputs of all layers and
     Pearson's correlation; the defaults are what the authors' code computes.
@@ -115,13 +124,14 @@ class Guardian(Ensemble):
                 f"shapes. Received: {shapes}."
             )
 
-    def _pass_of(self, member, sums):
+    def _pass_of(self, member: keras.Model, sums: LayerSums) -> Callable[..., Any]:
         """What gives a member's logits, the compared outputs, and what their sums are made of."""
         layers = layer_outputs(member, self.num_layers, tap=self._taps)
         logits = flattened(member).outputs[0]
-        return graph_part(member.inputs, [logits, *layers, *sums.sources]).__call__
+        outputs = [logits, *layers, *sums.sources]
+        return DifferentiableNetwork(member, outputs).__call__
 
-    def _kernels(self, member):
+    def _kernels(self, member: keras.Model) -> list[list[keras.Variable]]:
         """For each compared layer the kernels of its convolution."""
         return _kernels(member, self.num_layers)
 
@@ -161,7 +171,9 @@ class Guardian(Ensemble):
             "output_correlation": correlation,
         }
 
-    def _kernel_gradients(self, tape, member, layers):
+    def _kernel_gradients(
+        self, tape: tf.GradientTape, member: keras.Model, layers: Sequence[tf.Tensor]
+    ) -> list[tf.Tensor]:
         """A member's gradient for each layer, as a batch of one long vector."""
         kernels = self._kernels(member)
         gradients = []
@@ -185,7 +197,7 @@ class Guardian(Ensemble):
         }
 
 
-def _kernels(member, num_layers):
+def _kernels(member: keras.Model, num_layers: int) -> list[list[keras.Variable]]:
     """For each of a member's first convolutions its kernels."""
     layers = main_convolutions(member, num_layers)
     return [[weight for weight in layer.weights if len(weight.shape) > 1] for layer in layers]

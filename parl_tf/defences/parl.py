@@ -1,6 +1,6 @@
 """PARL: members whose early layers look at the input from different directions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -9,10 +9,11 @@ import tensorflow as tf
 from parl_tf.arguments import check_choice
 from parl_tf.defences.base import Ensemble
 from parl_tf.defences.forward import ForwardPass
-from parl_tf.graphs.flattening import flattened, graph_part
+from parl_tf.graphs.flattening import flattened
 from parl_tf.graphs.folding import FoldedNetwork
 from parl_tf.graphs.layer_sums import LayerSums
 from parl_tf.graphs.second_derivatives import Differentiated
+from parl_tf.graphs.second_order import DifferentiableNetwork
 from parl_tf.tensors import pairwise_cosine, summed_gradients
 
 _COSINES = {"signed": lambda cosine: cosine, "absolute": tf.abs, "positive": tf.nn.relu}
@@ -44,6 +45,14 @@ class PARL(Ensemble):
 
     Raises:
         InputError: What `Ensemble` and `expose_layers` refuse, or an unknown choice.
+
+    Example:
+        >>> import parl_tf
+        >>> network = dict(input_shape=(8, 8, 3), blocks=1)
+        >>> members = [parl_tf.resnet20(10, seed=seed, **network) for seed in (0, 1)]
+        >>> ensemble = parl_tf.PARL(members, num_layers=3, diversity_weight=0.5)
+        >>> [term.name for term in ensemble.term_trackers]
+        ['penalty', 'penalty_1', 'penalty_2', 'penalty_3']
 
     Source: PARL, arXiv 2112.04948 v1, section 4.2. The paper leaves open which output of a layer
     is meant and which statistics it is computed under; the defaults are this package's choice.
@@ -92,11 +101,11 @@ class PARL(Ensemble):
         """Weight of the penalty."""
         return self.term_weights["penalty"]
 
-    def _pass_of(self, member, sums):
+    def _pass_of(self, member: keras.Model, sums: LayerSums) -> Callable[..., Any]:
         """What gives a member's layers, behind its logits where one pass gives both."""
         if self.penalty_batch_norm == "batch":
             logits = flattened(member).outputs[0]
-            return graph_part(member.inputs, [logits, *sums.sources]).__call__
+            return DifferentiableNetwork(member, [logits, *sums.sources]).__call__
         return FoldedNetwork(member, sums.sources).__call__
 
     def forward_member(
@@ -107,7 +116,7 @@ class PARL(Ensemble):
             logits, *layers = self._passes[index](inputs, training=training)
         else:
             layers = self._passes[index](inputs)  # before training moves the statistics
-            logits = self.members[index](inputs, training=training)
+            logits = self.run_member(index, inputs, training)
         return logits, self._sums[index](layers)
 
     def terms(self, forward: ForwardPass) -> dict[str, tf.Tensor]:

@@ -70,6 +70,15 @@ class PortableModel(keras.Model):
             with self.distribute_strategy.scope():
                 self._symbolic_build(data_batch=(images, labels, weights))
 
+    def update_loss(self, loss: tf.Tensor, count: tf.Tensor) -> None:
+        """Updates the metric `loss`, which is a mean over examples.
+
+        Args:
+            loss: The loss of a batch, a scalar.
+            count: How many examples it is of.
+        """
+        self._loss_tracker.update_state(loss, sample_weight=count)
+
     def save(
         self,
         filepath: str | os.PathLike,

@@ -49,6 +49,14 @@ class TRS(Ensemble):
     Raises:
         InputError: What `Ensemble` refuses, an unknown scale, radii outside [0, 1] or no steps.
 
+    Example:
+        >>> import parl_tf
+        >>> network = dict(input_shape=(8, 8, 3), blocks=1)
+        >>> members = [parl_tf.resnet20(10, seed=seed, **network) for seed in (0, 1)]
+        >>> ensemble = parl_tf.TRS(members, cosine_weight=40.0, smoothness_weight=2.5)
+        >>> [term.name for term in ensemble.term_trackers]
+        ['cosine', 'smoothness']
+
     Source: Yang et al. 2021, arXiv 2104.00671, section 4, with the scale of the authors' code,
     which moves images only where its `--plus-adv` is given. Departures: their moved images follow
     the sum of the gradients of all steps so far, and are the second half of the batch; and every
@@ -113,7 +121,7 @@ class TRS(Ensemble):
             terms["radius"] = tf.cast(self._radius, square.dtype)
         return terms
 
-    def _scale(self, forward, dtype):
+    def _scale(self, forward: ForwardPass, dtype: tf.DType) -> tf.Tensor:
         """What a mean of per-example squares is multiplied by."""
         if self.smoothness_scale == "example":
             return tf.constant(1.0, dtype)
@@ -125,7 +133,7 @@ class TRS(Ensemble):
             size = tf.where(known > 0, known, size)
         return 2 / tf.square(tf.cast(size, dtype))
 
-    def _square_of_half_moved(self, forward):
+    def _square_of_half_moved(self, forward: ForwardPass) -> tf.Tensor:
         """The mean square in training mode, the members' statistics left as they were."""
         images, labels = forward.inputs, forward.labels
         if num_replicas() > 1 and (images.shape[0] or 0) % 2:
@@ -139,11 +147,11 @@ class TRS(Ensemble):
             labels = tf.concat([labels[::2], labels[1::2]], axis=0)
             return _mean_square(self._loss_gradients(points, labels))
 
-    def _moved(self, images, labels):
+    def _moved(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """Images near the given ones where the members' loss gradients are longer."""
         radius = tf.cast(self._radius, images.dtype)
 
-        def objective(points):
+        def objective(points: tf.Tensor) -> tf.Tensor:
             return tf.add_n(
                 [tf.reduce_sum(tf.square(g)) for g in self._loss_gradients(points, labels)]
             )
@@ -157,13 +165,14 @@ class TRS(Ensemble):
             num_steps=self.num_steps,
         )
 
-    def _loss_gradients(self, points, labels):
+    def _loss_gradients(self, points: tf.Tensor, labels: tf.Tensor) -> list[tf.Tensor]:
         """For each member the gradient of each example's loss, in training mode."""
         gradients = []
-        for member in self.members:
+        for index in range(len(self.members)):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(points)
-                losses = self.example_losses(labels, member(points, training=True))
+                logits = self.run_member(index, points, training=True)
+                losses = self.example_losses(labels, logits)
             gradients += summed_gradients(tape, [losses], points, scale=LOSS_SCALE)
         return gradients
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from parl_tf.errors import InputError
+from parl_tf.graphs.nodes import origin
 
 _ROUNDING = 1e-2
 """What sums of probabilities may differ by, relative to them: in bfloat16."""
@@ -163,12 +164,12 @@ def _last_operation(model: keras.Model) -> Any:
     )
     tensor = model.outputs[0]
     while True:
-        history = tensor._keras_history
-        operation = history.operation
+        node, output = origin(tensor)
+        operation = node.operation
         if isinstance(operation, keras.Model) and getattr(operation, "outputs", None):
-            tensor = operation.outputs[history.tensor_index]
+            tensor = operation.outputs[output]
         elif isinstance(operation, transparent) or _is_linear_activation(operation):
-            tensor = operation._inbound_nodes[history.node_index].input_tensors[0]
+            tensor = node.input_tensors[0]
         else:
             return operation
 

@@ -6,7 +6,8 @@ from typing import Any
 import keras
 
 from parl_tf.errors import InputError
-from parl_tf.graphs.flattening import flattened, nodes_behind
+from parl_tf.graphs.flattening import flattened
+from parl_tf.graphs.nodes import Node, layers_in, nodes_behind
 
 CONVOLUTIONS = (
     keras.layers.Conv1D,
@@ -19,7 +20,7 @@ CONVOLUTIONS = (
 )
 
 
-def convolves(node) -> bool:
+def convolves(node: Node) -> bool:
     """Whether a node is a convolution, or a layer with convolutions inside."""
     return isinstance(node.operation, CONVOLUTIONS) or _hides_convolutions(node.operation)
 
@@ -28,14 +29,13 @@ def _hides_convolutions(operation: Any) -> bool:
     """Whether a layer that is no convolution has some inside, or kernels like those of one."""
     if not isinstance(operation, keras.Layer) or isinstance(operation, CONVOLUTIONS):
         return False
-    inside = operation._flatten_layers(include_self=False)
     own = type(operation).__module__.split(".")[0] != "keras"
-    return any(isinstance(layer, CONVOLUTIONS) for layer in inside) or (
+    return any(isinstance(layer, CONVOLUTIONS) for layer in layers_in(operation)) or (
         own and any(len(weight.shape) >= 4 for weight in operation.weights)
     )
 
 
-def check_open(model: keras.Model, nodes: Iterable[Any]) -> None:
+def check_open(model: keras.Model, nodes: Iterable[Node]) -> None:
     """Raises InputError if one of a flat graph's nodes is a layer with convolutions inside.
 
     Args:

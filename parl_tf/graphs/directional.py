@@ -1,12 +1,13 @@
 """Derivatives of the gradient of one layer along random directions, against differences."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from parl_tf.graphs.single_layers import LayerCall, SingleLayer
+from parl_tf.graphs.single_layers import LayerCall, Point, SingleLayer
 
 _ATTEMPTS = 6
 _LARGEST = 8  # height and width, where a layer takes any
@@ -21,12 +22,14 @@ class Verdict(NamedTuple):
     """What is said of a layer.
 
     Attributes:
-        fault: What its second derivative is; None if nothing is wrong with it.
+        fault: What its second derivative is; None if nothing was found wrong with it.
         rebuilt: Whether the layer was rebuilt from its configuration.
+        found_right: Whether it was found right; otherwise differences are no measure of it.
     """
 
     fault: str | None
     rebuilt: bool
+    found_right: bool = False
 
 
 def judged(call: LayerCall) -> Verdict:
@@ -41,11 +44,10 @@ def judged(call: LayerCall) -> Verdict:
     Args:
         call: The layer, with inputs as it gets them.
     """
-    verdict = _judged(call, rebuild=True)
-    return _judged(call, rebuild=False) if verdict is None else verdict
+    return _judged(call, rebuild=True) or _judged(call, rebuild=False) or Verdict(None, False)
 
 
-def _judged(call, *, rebuild):
+def _judged(call: LayerCall, *, rebuild: bool) -> Verdict | None:
     """What is said of a layer, rebuilt or as it is; None if it cannot be rebuilt."""
     subjects: list[SingleLayer] = []
     faults: list[str] = []
@@ -59,7 +61,7 @@ def _judged(call, *, rebuild):
             if fault == "":
                 right += 1
                 if right - len(faults) >= (1 if rebuild else 2):
-                    break
+                    return Verdict(None, rebuild, found_right=True)
             if fault and subjects[0].training and subjects[0].sets_weights():
                 # Moving such weights moves nothing, except in inference mode.
                 for subject in subjects:
@@ -79,7 +81,7 @@ def _judged(call, *, rebuild):
             subject.restore()
 
 
-def _rebuilt(call):
+def _rebuilt(call: LayerCall) -> list[SingleLayer]:
     """The layer in float64 and in its own precision; nothing if it cannot be rebuilt."""
     given = call.arguments, call.options
     for arguments in (_cropped(given), given):
@@ -93,22 +95,22 @@ def _rebuilt(call):
     return []
 
 
-def _as_it_is(call):
+def _as_it_is(call: LayerCall) -> SingleLayer:
     """The layer itself, on all of its inputs."""
     return SingleLayer(call, (call.arguments, call.options), None, rebuild=False)
 
 
-def _cropped(given):
+def _cropped(given: tuple[tuple, dict[str, Any]]) -> tuple[tuple, dict[str, Any]]:
     """Arguments whose images are not larger than need be."""
 
-    def crop(value):
+    def crop(value: Any) -> Any:
         image = tf.is_tensor(value) and len(value.shape) == 4
         return value[:, :_LARGEST, :_LARGEST] if image else value
 
     return keras.tree.map_structure(crop, given)
 
 
-def _fault_at(subjects, attempt):
+def _fault_at(subjects: Sequence[SingleLayer], attempt: int) -> str | None:
     """What is wrong at a random point: "" if nothing is, None if it cannot be told."""
     measure = subjects[0]
     draw = np.random.default_rng(attempt)
@@ -142,7 +144,7 @@ def _fault_at(subjects, attempt):
     return fault if abs(again - value) <= 1e-4 * norm else None  # it draws without a seed
 
 
-def _fault(found, measured, size, rounding):
+def _fault(found: tuple[float, float], measured: float, size: int, rounding: float) -> str:
     """What is wrong with a derivative, given as itself and its length; "" if nothing is."""
     derivative, length = found
     off = abs(derivative - measured)
@@ -151,7 +153,7 @@ def _fault(found, measured, size, rounding):
     return "is wrong" if length else "is missing"
 
 
-def _moved(point, changes, step):
+def _moved(point: Point, changes: tuple[list[np.ndarray], list[np.ndarray]], step: float) -> Point:
     """A point whose inputs and weights are moved along changes."""
     inputs, weights = (
         [value + step * change for value, change in zip(*each, strict=True)]

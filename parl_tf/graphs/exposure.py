@@ -1,13 +1,14 @@
 """Any functional Keras classifier as a multi-output model: logits and its first convolutions."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import keras
 
 from parl_tf.arguments import check_choice
 from parl_tf.errors import InputError
 from parl_tf.graphs.convolutions import check_open, convolves
-from parl_tf.graphs.flattening import flattened, graph_part, nodes_behind
+from parl_tf.graphs.flattening import flattened, graph_part
+from parl_tf.graphs.nodes import Node, nodes_behind
 
 TAPS = ("activation", "convolution")
 
@@ -51,6 +52,13 @@ def expose_layers(model: keras.Model, num_layers: int, *, tap: str = "activation
         InputError: `model` has not the shape described; fewer convolutions than `num_layers`;
             convolutions among them inside a layer or model with a `call` of its own; an unknown
             tap, or one whose input gradient would be zero.
+
+    Example:
+        >>> import parl_tf
+        >>> network = parl_tf.resnet20(10, seed=0)
+        >>> logits, stem, first = parl_tf.expose_layers(network, 2).outputs
+        >>> first.shape
+        (None, 32, 32, 16)
 
     Source: PARL, arXiv 2112.04948, section 4.2. The paper leaves open which output is meant.
     """
@@ -107,7 +115,7 @@ def count_convolutions(model: keras.Model) -> int:
     return len(found)
 
 
-def _all_convolutions(model):
+def _all_convolutions(model: keras.Model) -> tuple["_Graph", list[Node]]:
     """The graph of a model, and the nodes of the convolutions on its main path."""
     _check_functional(model)
     graph = _Graph(flattened(model))
@@ -117,7 +125,7 @@ def _all_convolutions(model):
     return graph, found
 
 
-def _first_convolutions(model, num_layers):
+def _first_convolutions(model: keras.Model, num_layers: int) -> tuple["_Graph", list[Node]]:
     """The graph of a model, and the nodes of its first convolutions in it."""
     graph, found = _all_convolutions(model)
     check_open(model, found[: max(num_layers, 0)])
@@ -186,7 +194,7 @@ class _Graph:
     def __init__(self, model: keras.Model) -> None:
         # Keys are the ids of nodes' output tensors; nodes in topological order.
         self._nodes = nodes_behind(model.outputs)
-        self._readers: dict[int, list] = {}
+        self._readers: dict[int, list[Node]] = {}
         self._depths: dict[int, int] = {}  # most convolutions on a way from the input
         for key, node in self._nodes.items():
             depth = max((self._depths[id(t)] for t in node.input_tensors), default=0)
@@ -194,7 +202,7 @@ class _Graph:
             for tensor in node.input_tensors:
                 self._readers.setdefault(id(tensor), []).append(node)
 
-    def main_convolutions(self) -> list:
+    def main_convolutions(self) -> list[Node]:
         """Nodes of the convolutions that are not on shortcuts, in graph order."""
         found = [
             (self._depths[key], position, node)
@@ -203,7 +211,7 @@ class _Graph:
         ]
         return [node for _, _, node in sorted(found, key=lambda item: item[:2])]
 
-    def _is_shortcut(self, node) -> bool:
+    def _is_shortcut(self, node: Node) -> bool:
         """Whether `node` reaches an addition whose other side has more convolutions behind it."""
         tensor = node.output_tensors[0]
         while readers := self._readers.get(id(tensor)):
@@ -218,7 +226,7 @@ class _Graph:
             tensor = reader.output_tensors[0]
         return False
 
-    def activation_after(self, node) -> keras.KerasTensor:
+    def activation_after(self, node: Node) -> keras.KerasTensor:
         """The first activation that a convolution's output reaches."""
         activation = self._activation_node(node)
         if activation is None:
@@ -229,14 +237,14 @@ class _Graph:
             )
         return activation.output_tensors[0]
 
-    def before_activation(self, node) -> keras.KerasTensor:
+    def before_activation(self, node: Node) -> keras.KerasTensor:
         """What the first activation behind a convolution is applied to."""
         activation = self._activation_node(node)
         if activation is None or activation is node:
             return node.output_tensors[0]
         return activation.input_tensors[0]
 
-    def _activation_node(self, node):
+    def _activation_node(self, node: Node) -> Node | None:
         """The nearest activation behind a convolution, or its own; None if another layer is."""
         nearest = [node]
         while nearest:
@@ -248,7 +256,7 @@ class _Graph:
             nearest = [r for r in readers if not _is_weighted(r)]
         return None
 
-    def raw_output(self, node) -> keras.KerasTensor:
+    def raw_output(self, node: Node) -> keras.KerasTensor:
         """A convolution's own output, refused where an activation is fused into the layer."""
         fused = getattr(node.operation, "activation", None)
         if fused not in (None, keras.activations.linear):
@@ -260,18 +268,18 @@ class _Graph:
         return node.output_tensors[0]
 
 
-def _is_weighted(node) -> bool:
+def _is_weighted(node: Node) -> bool:
     """Whether a node is a convolution or a dense layer, behind which another layer begins."""
     return convolves(node) or isinstance(node.operation, keras.layers.Dense)
 
 
-def _is_operation(node, names) -> bool:
+def _is_operation(node: Node, names: Collection[str]) -> bool:
     """Whether a node is a bare operation of keras.ops with one of the class names."""
     operation = node.operation
     return not isinstance(operation, keras.Layer) and type(operation).__name__ in names
 
 
-def _is_activation(node) -> bool:
+def _is_activation(node: Node) -> bool:
     """Whether a node applies a nonlinearity: as a layer, fused into one, or an operation."""
     activation = getattr(node.operation, "activation", None)
     if activation is not None:  # softmax sums to a constant, so it is no better than none

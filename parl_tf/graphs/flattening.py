@@ -1,13 +1,14 @@
 """Networks made of networks, as one graph of layers."""
 
 import contextlib
-import functools
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
+
+from parl_tf.graphs.nodes import nodes_behind, runs_its_graph
 
 _lock = threading.RLock()
 # Flattening leaves nodes on shared layers, so it is done once for each graph, which a sequential
@@ -52,45 +53,9 @@ def graph_part(inputs: Any, outputs: Any, name: str | None = None) -> keras.Mode
         return keras.Model(inputs, outputs, name=name)
 
 
-def nodes_behind(tensors: Sequence[keras.KerasTensor]) -> dict[int, Any]:
-    """The nodes of a functional graph that symbolic tensors come from.
-
-    Returns:
-        Keras's nodes by the id of the tensor that each made, in topological order.
-    """
-    nodes: dict[int, Any] = {}
-    stack = [(tensor, False) for tensor in reversed(tensors)]
-    while stack:
-        tensor, done = stack.pop()
-        if id(tensor) in nodes:
-            continue
-        history = tensor._keras_history
-        node = history.operation._inbound_nodes[history.node_index]
-        if done:
-            nodes[id(tensor)] = node
-        else:
-            stack.append((tensor, True))
-            stack.extend((parent, False) for parent in reversed(node.input_tensors))
-    return nodes
-
-
-def runs_its_graph(model: object) -> bool:
-    """Whether calling something runs the graph of a Keras model, and does nothing else."""
-    if not isinstance(model, keras.Model) or not getattr(model, "outputs", None):
-        return False
-    call = getattr(model.call, "__func__", None)
-    inherited = call in (_functional_class().call, keras.Sequential.call)
-    return inherited and type(model).__call__ is keras.Layer.__call__
-
-
-@functools.cache
-def _functional_class() -> Any:
-    """The class of functional models."""
-    pixels = keras.Input((1,), name="pixels")
-    return type(keras.Model(pixels, pixels, name="identity"))
-
-
-def _called_on(model, inputs, training):
+def _called_on(
+    model: keras.Model, inputs: Sequence[keras.KerasTensor], training: bool | None
+) -> list[keras.KerasTensor]:
     """The outputs of a model's graph on symbolic inputs, models inside of it taken apart.
 
     Nothing is called anew whose inputs are those that it was called on.
@@ -113,7 +78,9 @@ def _called_on(model, inputs, training):
     return [values[id(tensor)] for tensor in model.outputs]
 
 
-def _given(operation, args, kwargs):
+def _given(
+    operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> list[keras.KerasTensor] | None:
     """The tensors that a nested model is called on, as it takes them; None if it stays closed."""
     if not runs_its_graph(operation):
         return None
@@ -136,7 +103,7 @@ def _given(operation, args, kwargs):
     return [_as_taken(*pair) for pair in zip(tensors, operation.inputs, strict=True)]
 
 
-def _as_taken(tensor, taken):
+def _as_taken(tensor: keras.KerasTensor, taken: keras.KerasTensor) -> keras.KerasTensor:
     """A tensor in the type and rank of a model's input, to which Keras brings it."""
     if tensor.dtype != taken.dtype:
         tensor = keras.ops.cast(tensor, taken.dtype)
@@ -147,7 +114,7 @@ def _as_taken(tensor, taken):
     return tensor
 
 
-def _unpacked(tensors):
+def _unpacked(tensors: Sequence[keras.KerasTensor]) -> Any:
     """The tensor itself where there is one alone."""
     return tensors[0] if len(tensors) == 1 else list(tensors)
 

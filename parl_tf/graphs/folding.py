@@ -7,7 +7,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from parl_tf.graphs.flattening import flattened, graph_part, runs_its_graph
+from parl_tf.graphs.flattening import flattened, graph_part
+from parl_tf.graphs.nodes import nodes_behind, origin, run_graph, runs_its_graph
+from parl_tf.graphs.substitutes import substitute
 
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 
@@ -22,9 +24,10 @@ _Convolved = tuple[keras.Layer, tf.Tensor, tf.Tensor]
 class FoldedNetwork:
     """A network in inference mode, at about the cost of its convolutions.
 
-    Its outputs and their derivatives are those of the layers called one by one, up to rounding, in
-    half precision up to that of the folded weights: batch normalisation behind a convolution
-    becomes part of its kernel. Called eagerly, such a convolution is computed a second time.
+    Its outputs and their derivatives are those of a `DifferentiableNetwork` in inference mode, up
+    to rounding, in half precision up to that of the folded weights: batch normalisation behind a
+    convolution becomes part of its kernel. Called eagerly, such a convolution is computed a second
+    time.
 
     Args:
         model: Functional Keras model with one input, or a part of one. Functional models inside
@@ -55,11 +58,11 @@ class FoldedNetwork:
         """
         weights = self.weights() if weights is None else weights
         convolved: dict[int, _Convolved] = {}
-        outputs = self._model._run_through_graph(
-            self._model._standardize_inputs(inputs),
-            lambda operation: functools.partial(_run, operation, convolved, weights),
-        )
-        return keras.tree.flatten(outputs)
+
+        def run(operation: Any) -> Callable[..., Any]:
+            return functools.partial(_run, operation, convolved, weights)
+
+        return run_graph(self._model, inputs, run)
 
 
 def folded_if_possible(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -93,13 +96,12 @@ def is_plain_convolution(operation: Any) -> bool:
 def _normalized_convolutions(model: keras.Model) -> list[tuple[keras.Layer, keras.Layer]]:
     """Each convolution and batch normalisation behind it."""
     pairs = []
-    for nodes in model._nodes_by_depth.values():
-        for node in nodes:
-            for tensor in node.input_tensors:
-                convolution = tensor._keras_history.operation
-                normalizes = _normalizes_channels(node.operation, len(tensor.shape) - 1)
-                if normalizes and is_plain_convolution(convolution):
-                    pairs.append((convolution, node.operation))
+    for node in nodes_behind(model.outputs).values():
+        for tensor in node.input_tensors:
+            convolution = origin(tensor).node.operation
+            normalizes = _normalizes_channels(node.operation, len(tensor.shape) - 1)
+            if normalizes and is_plain_convolution(convolution):
+                pairs.append((convolution, node.operation))
     return list(dict.fromkeys(pairs))
 
 
@@ -121,7 +123,7 @@ def _run(
         options["training"] = False  # for what is inside of it too, even if it does not take it
     given = {name for name, value in options.items() if value is not None} - {"training"}
     if len(inputs) != 1 or given:
-        return operation(*inputs, **options)
+        return substitute(operation)(*inputs, **options)
     if is_plain_convolution(operation):
         output = operation(*inputs)
         convolved[id(output)] = (operation, *inputs, output)
@@ -131,10 +133,10 @@ def _run(
         if (convolution, operation) in weights:
             # The convolution's own output, if nothing else reads it, is not computed in a graph.
             return _convolve(convolution, operation, before, *weights[convolution, operation])
-    return operation(*inputs, **options)
+    return substitute(operation)(*inputs, **options)
 
 
-def _folded(convolution, norm):
+def _folded(convolution: keras.Layer, norm: keras.Layer) -> tuple[tf.Tensor, tf.Tensor]:
     """Kernel and offset of a convolution and the normalisation behind it, as one convolution."""
     wide = keras.backend.result_type(convolution.compute_dtype, norm.compute_dtype, "float32")
     mean, variance = (tf.cast(v, wide) for v in (norm.moving_mean, norm.moving_variance))
@@ -149,7 +151,13 @@ def _folded(convolution, norm):
     return tf.cast(tf.cast(convolution.kernel, wide) * scale, dtype), tf.cast(offset, dtype)
 
 
-def _convolve(convolution, norm, inputs, kernel, offset):
+def _convolve(
+    convolution: keras.Layer,
+    norm: keras.Layer,
+    inputs: tf.Tensor,
+    kernel: tf.Tensor,
+    offset: tf.Tensor,
+) -> tf.Tensor:
     """A convolution and the normalisation behind it, by their folded weights."""
     output = convolution.convolution_op(tf.cast(inputs, convolution.compute_dtype), kernel)
     return tf.cast(tf.nn.bias_add(output, offset), norm.compute_dtype)

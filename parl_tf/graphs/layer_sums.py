@@ -46,7 +46,7 @@ class LayerSums:
         ]
 
 
-def _times_summed_kernel(convolution, inputs):
+def _times_summed_kernel(convolution: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:
     """Inputs of a convolution, times the gradient of its summed output with respect to them."""
     inputs = tf.cast(inputs, convolution.compute_dtype)
     kernel = tf.cast(tf.convert_to_tensor(convolution.kernel), convolution.compute_dtype)

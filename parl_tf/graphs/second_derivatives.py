@@ -15,9 +15,10 @@ import tensorflow as tf
 
 from parl_tf.errors import InputError
 from parl_tf.graphs.directional import judged
-from parl_tf.graphs.flattening import graph_part, runs_its_graph
-from parl_tf.graphs.second_order import differentiable_twice
+from parl_tf.graphs.flattening import graph_part
+from parl_tf.graphs.nodes import as_taken, layers_in, run_graph, runs_its_graph
 from parl_tf.graphs.single_layers import LayerCall
+from parl_tf.graphs.substitutes import needs_substitute
 
 _BATCH = 3
 _UNKNOWN = 32  # height and width of images, if a member takes any
@@ -55,10 +56,11 @@ def check_layers(
     """Raises unless each layer that a method's gradients go through has a second derivative.
 
     Each kind of layer, of one configuration and on inputs of one shape, is rebuilt in float64 on
-    small inputs, and the derivatives of its gradient, under `differentiable_twice`, are compared
-    with differences of it; those in its own precision too. A layer that cannot be rebuilt from its
-    configuration is judged as it is. Where differences are no measure, as at kinks or of draws,
-    nothing is refused. Layers inside nested functional models are checked one by one.
+    small inputs, and the derivatives of its gradient, as a `DifferentiableNetwork` computes them,
+    are compared with finite differences; those in its own precision too. A layer that cannot be
+    rebuilt from its configuration is judged as it is. Where differences are no measure, at kinks or
+    of random draws, nothing is refused but what calls normalisation or resizing itself. Layers
+    inside nested functional models are checked one by one.
 
     Nothing that is random elsewhere is drawn from, and the members stay as they are.
 
@@ -78,10 +80,11 @@ def check_layers(
                 key, lasting = _key(call)
                 if key in checked or key in _right:
                     continue
-                with differentiable_twice():
-                    verdict = judged(call)
-                if verdict.fault:
-                    raise InputError(_message(method, member, name, call.operation, verdict))
+                verdict = judged(call)
+                hidden = _hidden(call.operation)
+                if verdict.fault or (hidden and not verdict.found_right):
+                    fault = verdict.fault or "cannot be measured"
+                    raise InputError(_message(method, member, name, call.operation, fault))
                 checked.add(key)
                 if lasting and verdict.rebuilt:
                     _right.add(key)
@@ -90,12 +93,26 @@ def check_layers(
         np.random.set_state(legacy_state)
 
 
-def _message(method, member, name, operation, verdict):
+def _hidden(operation: Any) -> list[keras.Layer]:
+    """Layers that a layer calls itself, and whose second derivatives are wrong when it does."""
+    inside = layers_in(operation) if isinstance(operation, keras.Layer) else []
+    return [layer for layer in inside if needs_substitute(layer)]
+
+
+def _message(method: str, member: keras.Model, name: str, operation: Any, fault: str) -> str:
+    """What was found, and the way out."""
+    hidden = ", ".join(f"{type(each).__name__} {each.name!r}" for each in _hidden(operation))
+    way_out = (
+        f"build the part that calls {hidden} as a functional model, keras.Model(inputs, outputs), "
+        "so that its layers are in the member's graph"
+        if hidden
+        else "resize, augment or transform images before the model; normalise, activate and resize "
+        "by Keras's own layers in its graph; write the layer with other operations"
+    )
     return (
         f"{method} needs second derivatives, and that of layer {name!r} "
-        f"({type(operation).__name__}) of member {member.name!r} {verdict.fault}. Expected layers "
-        "whose gradients can be differentiated: resize, augment or transform images before the "
-        "model, write the layer with other operations, or pass check_second_derivatives=False to "
+        f"({type(operation).__name__}) of member {member.name!r} {fault}. Expected layers whose "
+        f"gradients can be differentiated: {way_out}; or pass check_second_derivatives=False to "
         "train all the same."
     )
 
@@ -140,10 +157,10 @@ def _calls(member: keras.Model, differentiated: Differentiated) -> Iterator[tupl
     found: list[tuple[str, LayerCall]] = []
     reached: dict[int, Any] = {}  # tensors that gradients go through, by their ids
 
-    def reach(values):
+    def reach(values: Any) -> None:
         reached.update((id(v), v) for v in keras.tree.flatten(values) if _is_float(v))
 
-    def called(operation, path, arguments, options):
+    def called(operation: Any, path: str, arguments: tuple, options: dict[str, Any]) -> Any:
         if isinstance(operation, keras.Layer):
             # For what is inside of it too, even if it does not take it.
             options = {**options, "training": False}
@@ -159,17 +176,17 @@ def _calls(member: keras.Model, differentiated: Differentiated) -> Iterator[tupl
             found.append((path, call))
         return outputs
 
-    def run(network, inputs, path):
+    def run(network: keras.Model, inputs: Any, path: str) -> Any:
         given = keras.tree.flatten(inputs)
-        standardized = network._standardize_inputs(inputs)
-        for before, after in zip(given, keras.tree.flatten(standardized), strict=True):
+        taken = as_taken(network, inputs)
+        for before, after in zip(given, taken, strict=True):
             if id(before) in reached:
                 reach(after)
 
-        def step(operation):
+        def step(operation: Any) -> Callable[..., Any]:
             own = f"{path}{operation.name}"
 
-            def call(*arguments, **options):
+            def call(*arguments: Any, **options: Any) -> Any:
                 more = {name for name, value in options.items() if value is not None}
                 if len(arguments) == 1 and not more and runs_its_graph(operation):
                     part = graph_part(operation.inputs, operation.outputs)
@@ -178,7 +195,8 @@ def _calls(member: keras.Model, differentiated: Differentiated) -> Iterator[tupl
 
             return call
 
-        return network._run_through_graph(standardized, step)
+        outputs = run_graph(network, taken, step)
+        return outputs[0] if len(outputs) == 1 else outputs
 
     shape = [_BATCH, *(size or _UNKNOWN for size in member.inputs[0].shape[1:])]
     images = tf.constant(np.random.default_rng(0).uniform(size=shape), member.inputs[0].dtype)

@@ -1,12 +1,15 @@
 """One layer by itself, called at chosen points, with derivatives of its gradient."""
 
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from parl_tf.graphs.weights import copy_weights
+from parl_tf.graphs.nodes import copy_weights
+from parl_tf.graphs.substitutes import substitute
 
 
 class LayerCall(NamedTuple):
@@ -85,11 +88,13 @@ class SingleLayer:
             tf.cast(value, dtype) if dtype and _is_float(value) else value
             for value in keras.tree.flatten(arguments)
         ]
-        self._operation = _rebuilt(self._original, dtype) if rebuild else self._original
         self._given = [self._flat[index] for index in self._inputs]
-        outputs = self._run(self._operation, self._given, training=False)
+        with _default_policy(dtype):  # of layers that it makes itself, now or when it is built
+            self._operation = _rebuilt(self._original, dtype) if rebuild else self._original
+            outputs = self._run(self._operation, self._given, training=False)
         if self._operation is not self._original:
             copy_weights(self._original, self._operation)
+        self._called = substitute(self._operation)  # which is built now
         layer = isinstance(self._operation, keras.Layer)
         self._trained = self._operation.trainable_weights if layer else []
         variables = self._operation.variables if layer else []
@@ -106,7 +111,7 @@ class SingleLayer:
         if not self._trained:
             return False
         self.restore()
-        self._run(self._operation, self._given, training=True)
+        self._run(self._called, self._given, training=True)
         trained = {id(weight.value) for weight in self._trained}
         moved = [np.any(v != old) for v, old in self._state if id(v) in trained]
         self.restore()
@@ -121,7 +126,7 @@ class SingleLayer:
         """Whether the rebuilt layer gives what the original gives."""
         if self._operation is self._original:
             return True
-        own = self._run(self._operation, self._given, training=False)
+        own = self._run(self._called, self._given, training=False)
         expected = self._run(self._original, self._given, training=False)
         return all(
             one.shape == other.shape
@@ -136,7 +141,9 @@ class SingleLayer:
             for one, other in zip(own, expected, strict=True)
         )
 
-    def _run(self, operation, inputs, training):
+    def _run(
+        self, operation: Callable[..., Any], inputs: Sequence[tf.Tensor], training: bool
+    ) -> list[tf.Tensor]:
         """The layer's outputs, those that are float tensors."""
         flat = list(self._flat)
         for index, value in zip(self._inputs, inputs, strict=True):
@@ -161,17 +168,17 @@ class SingleLayer:
             weights = [weight + draw.uniform(0.02, 0.1, weight.shape) for weight in weights]
         upstream = [draw.normal(size=shape) for shape in self._shapes]
         shapes = [each.shape for each in (*inputs, *(weights[i] for i in self._sources))]
-        return Point(inputs, weights, upstream, [draw.normal(size=shape) for shape in shapes])
+        return Point(inputs, weights, upstream, [_direction(draw, shape) for shape in shapes])
 
     def changes(self, draw: np.random.Generator) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Directions of inputs and of weights, as large as these are."""
         inputs = [
-            scale * draw.normal(size=given.shape)
+            scale * _direction(draw, given.shape)
             for scale, given in zip(self._scales(), self._given, strict=True)
         ]
         return inputs, [0.1 * draw.normal(size=weight.shape) for weight in self._trained]
 
-    def _scales(self):
+    def _scales(self) -> list[float]:
         deviations = [float(np.std(tf.cast(given, "float64"))) for given in self._given]
         return [deviation or 1.0 for deviation in deviations]
 
@@ -201,11 +208,13 @@ class SingleLayer:
             self.size,
         )
 
-    def _tensors(self, point):
+    def _tensors(self, point: Point) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         inputs = [tf.cast(v, t.dtype) for v, t in zip(point.inputs, self._given, strict=True)]
         return inputs, [tf.constant(each) for each in point.upstream]
 
-    def _terms(self, point, inputs, upstream):
+    def _terms(
+        self, point: Point, inputs: Sequence[tf.Tensor], upstream: Sequence[tf.Tensor]
+    ) -> list[tf.Tensor]:
         """What the product is the sum of, float64."""
         if self.training:
             self.restore()
@@ -214,7 +223,7 @@ class SingleLayer:
         sources = [*inputs, *(_local(self._trained[index]) for index in self._sources)]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(sources)
-            outputs = self._run(self._operation, inputs, self.training)
+            outputs = self._run(self._called, inputs, self.training)
         upstream = [
             tf.cast(each, output.dtype) for each, output in zip(upstream, outputs, strict=True)
         ]
@@ -226,16 +235,25 @@ class SingleLayer:
         ]
 
 
-def _local(variable):
+def _local(variable: keras.Variable) -> tf.Variable:
     """What gradients are taken with respect to; under a strategy the first device's."""
     return tf.distribute.get_strategy().experimental_local_results(variable.value)[0]
 
 
-def _sum(terms):
+def _direction(draw: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
+    """A random direction, part of it a shift of all values by one.
+
+    What is wrong in normalisation is wrong along shifts, of which a direction with no mean has
+    little.
+    """
+    return draw.normal(size=shape) + draw.choice([-1, 1])
+
+
+def _sum(terms: Iterable[tf.Tensor]) -> tf.Tensor:
     return sum(map(tf.reduce_sum, terms), tf.zeros((), "float64"))
 
 
-def _along(gradients, changes):
+def _along(gradients: Sequence[Any], changes: Sequence[np.ndarray]) -> tuple[float, float]:
     """A derivative along a change, and its length in units of the change."""
     derivative, square = 0.0, 0.0
     for gradient, change in zip(gradients, changes, strict=True):
@@ -246,11 +264,11 @@ def _along(gradients, changes):
     return derivative, square**0.5
 
 
-def _is_float(value):
+def _is_float(value: Any) -> bool:
     return tf.is_tensor(value) and value.dtype.is_floating
 
 
-def _rebuilt(operation, dtype):
+def _rebuilt(operation: Any, dtype: str | None) -> Any:
     """A layer of the same configuration, in another type if one is given."""
     if not isinstance(operation, keras.Layer):
         return operation  # without a state, and computes in the type of what it gets
@@ -263,7 +281,18 @@ def _rebuilt(operation, dtype):
     )
 
 
-def _retyped(config, dtype):
+@contextlib.contextmanager
+def _default_policy(dtype: str | None) -> Iterator[None]:
+    """Makes a type that of layers made meanwhile, where one is given."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype or policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def _retyped(config: Any, dtype: str) -> Any:
     """A configuration with every floating-point type in it replaced."""
     if isinstance(config, list | tuple):
         return type(config)(_retyped(each, dtype) for each in config)

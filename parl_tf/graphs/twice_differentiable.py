@@ -1,4 +1,7 @@
-"""Layers' functions, with the second derivatives written out that TensorFlow has wrong or dear."""
+"""Layers' functions, with second derivatives where TensorFlow's are wrong, missing or slow."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -20,13 +23,13 @@ def rectified(inputs: tf.Tensor, slope: float = 0.0) -> tf.Tensor:
     """
 
     @tf.custom_gradient
-    def forward(x):
+    def forward(x: tf.Tensor) -> Any:
         if slope:
             output = tf.raw_ops.LeakyRelu(features=x, alpha=slope)
         else:
             output = tf.raw_ops.Relu(features=x)
 
-        def backward(upstream):
+        def backward(upstream: tf.Tensor) -> tf.Tensor:
             held = tf.stop_gradient(x if slope else output)  # so that it has no derivative
             if slope:
                 return tf.raw_ops.LeakyReluGrad(gradients=upstream, features=held, alpha=slope)
@@ -35,6 +38,24 @@ def rectified(inputs: tf.Tensor, slope: float = 0.0) -> tf.Tensor:
         return output, backward
 
     return forward(tf.convert_to_tensor(inputs))
+
+
+def softsign(inputs: tf.Tensor) -> tf.Tensor:
+    """Softsign by operations that have all derivatives."""
+    return inputs / (1 + tf.abs(inputs))
+
+
+def moments(
+    inputs: tf.Tensor, axes: Sequence[int], *, keepdims: bool = False
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean and variance over axes, of at least float32, with all derivatives.
+
+    `tf.nn.moments` takes the mean for a constant in the variance.
+    """
+    inputs = tf.cast(inputs, tf.float32) if inputs.dtype.size < 4 else inputs
+    mean = tf.reduce_mean(inputs, axes, keepdims=True)
+    variance = tf.reduce_mean(tf.square(inputs - mean), axes, keepdims=keepdims)
+    return mean if keepdims else tf.squeeze(mean, axes), variance
 
 
 class BatchMoments:
@@ -64,8 +85,8 @@ class BatchMoments:
         self._saved = {key: value for key, value in fused._asdict().items() if "reserve" in key}
 
         @tf.custom_gradient
-        def differentiable(x):
-            def gradient(mean, variance):
+        def differentiable(x: tf.Tensor) -> Any:
+            def gradient(mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
                 return (mean + 2 * variance * (x - tf.reduce_mean(x, [0, 1, 2]))) / self.count
 
             return self.values, gradient
@@ -115,20 +136,20 @@ def batch_normalized(moments: BatchMoments, scale: tf.Tensor, offset: tf.Tensor)
     inverse = tf.math.rsqrt(moments.values[1] + moments.epsilon)
 
     @tf.custom_gradient
-    def factor_of(x, scale):
-        def gradient(upstream):
+    def factor_of(x: tf.Tensor, scale: tf.Tensor) -> Any:
+        def gradient(upstream: tf.Tensor) -> list[tf.Tensor]:
             along = -scale * tf.square(inverse) * upstream / count
             return _last([moments.normalized(along, tf.zeros_like(along)), inverse * upstream])
 
         return scale * inverse, gradient
 
     @tf.custom_gradient
-    def forward(x, scale, offset):
+    def forward(x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> Any:
         @tf.custom_gradient
-        def backward(upstream, x, factor):
+        def backward(upstream: tf.Tensor, x: tf.Tensor, factor: tf.Tensor) -> Any:
             dx, dscale, doffset = moments.input_gradient(upstream, scale)
 
-            def second(g, *_):
+            def second(g: tf.Tensor, *_: tf.Tensor) -> list[tf.Tensor]:
                 dg, gx, g_sum = moments.input_gradient(g, scale)
                 dfactor = tf.reduce_sum(g * upstream, axis=[0, 1, 2])
                 dfactor -= (g_sum * doffset + gx * dscale) / count
@@ -138,7 +159,7 @@ def batch_normalized(moments: BatchMoments, scale: tf.Tensor, offset: tf.Tensor)
 
             return (dx, dscale, doffset), second
 
-        def first(upstream):
+        def first(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
             dx, *others = backward(upstream, x, factor_of(x, scale))
             return dx, *_last(others)
 
@@ -153,7 +174,14 @@ def _scaled(values: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
     return _transformed(values, factors, zeros, zeros, zeros + (1 - LEAST_EPSILON), LEAST_EPSILON)
 
 
-def _transformed(values, scale, offset, mean, variance, epsilon):
+def _transformed(
+    values: tf.Tensor,
+    scale: tf.Tensor,
+    offset: tf.Tensor,
+    mean: tf.Tensor,
+    variance: tf.Tensor,
+    epsilon: float,
+) -> tf.Tensor:
     """Values normalised by given moments."""
     return tf.raw_ops.FusedBatchNormV3(
         x=values,
@@ -166,7 +194,7 @@ def _transformed(values, scale, offset, mean, variance, epsilon):
     ).y
 
 
-def _last(derivatives):
+def _last(derivatives: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Derivatives that have none themselves: what they are made of is held constant in them."""
     message = "This derivative of batch normalisation is not differentiable."
     return [tf.raw_ops.PreventGradient(input=each, message=message) for each in derivatives]

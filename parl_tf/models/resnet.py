@@ -77,6 +77,12 @@ def resnet20(
     Raises:
         InputError: An argument outside the values above.
 
+    Example:
+        >>> import parl_tf
+        >>> network = parl_tf.resnet20(10, normalization="cifar10", seed=0)
+        >>> network.input_shape, network.output_shape, network.count_params()
+        ((None, 32, 32, 3), (None, 10), 274442)
+
     Source: He et al. 2016, arXiv 1512.03385, section 4.2, in the form of the Keras CIFAR-10
     example.
     """
@@ -90,7 +96,9 @@ def resnet20(
     pixels = pixel_input(num_classes, input_shape, seed)
     initializers = Initializers(seed)
 
-    def convolve(x, filters, kernel_size, strides, normalized=True):
+    def convolve(
+        x: keras.KerasTensor, filters: int, kernel_size: int, strides: int, normalized: bool = True
+    ) -> keras.KerasTensor:
         x = convolution(
             x,
             filters,

@@ -56,6 +56,12 @@ def wide_resnet(
     Raises:
         InputError: An argument outside the values above.
 
+    Example:
+        >>> import parl_tf
+        >>> network = parl_tf.wide_resnet(10, depth=10, width=1, seed=0)
+        >>> network.output_shape
+        (None, 10)
+
     Source: Zagoruyko and Komodakis 2016, arXiv 1605.07146, table 1.
     """
     if depth < 10 or (depth - 4) % 6:
@@ -65,7 +71,9 @@ def wide_resnet(
     pixels = pixel_input(num_classes, input_shape, seed)
     initializers = Initializers(seed)
 
-    def convolve(x, filters, kernel_size, strides):
+    def convolve(
+        x: keras.KerasTensor, filters: int, kernel_size: int, strides: int
+    ) -> keras.KerasTensor:
         return convolution(
             x,
             filters,
@@ -77,7 +85,7 @@ def wide_resnet(
             padding=padding,
         )
 
-    def activate(x):
+    def activate(x: keras.KerasTensor) -> keras.KerasTensor:
         x = batch_norm(x, epsilon=batch_norm_epsilon, momentum=batch_norm_momentum)
         return keras.layers.ReLU()(x)
 

@@ -4,7 +4,7 @@ With one replica the whole batch is its own part. With several, every replica mu
 functions of tensors in the same order, outside of loops and conditionals of the graph.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -81,11 +81,12 @@ def finite_together(gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     return [tf.where(finite, each, tf.cast(float("nan"), each.dtype)) for each in gradients]
 
 
-def check_distribution(model: Any) -> None:
-    """Raises InputError where `fit` is known to give other results than on one device.
+def check_distribution(model: Any, layers: Iterable[tuple[str, keras.Layer]]) -> None:
+    """Raises InputError where `fit` is known to train a model differently from one device.
 
     Args:
-        model: A compiled Keras model with `members`.
+        model: A compiled Keras model.
+        layers: All layers in it, each behind the name of the member that it is in.
     """
     strategy = model.distribute_strategy
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
@@ -101,9 +102,8 @@ def check_distribution(model: Any) -> None:
         raise InputError(
             f"Expected tf.distribute.MirroredStrategy. Received: {type(strategy).__name__}."
         )
-    for member in model.members:
-        for layer in member._flatten_layers():
-            _check_layer(layer, member.name)
+    for member, layer in layers:
+        _check_layer(layer, member)
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     clipping = [optimizer.clipnorm, optimizer.global_clipnorm, optimizer.clipvalue]
     if any(limit is not None for limit in clipping):

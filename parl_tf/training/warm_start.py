@@ -10,7 +10,7 @@ import keras
 
 from parl_tf.defences.base import Ensemble
 from parl_tf.errors import ExistingRunError, InputError, UnreadableFileError
-from parl_tf.graphs.weights import copy_weights
+from parl_tf.graphs.nodes import copy_weights
 from parl_tf.training.folders import (
     MODEL,
     check_checkpoint,

@@ -10,7 +10,7 @@ import parl_tf
 from parl_tf.graphs.exposure import layer_outputs
 from parl_tf.graphs.folding import FoldedNetwork, folded_if_possible
 from parl_tf.graphs.layer_sums import LayerSums
-from parl_tf.graphs.second_order import differentiable_twice
+from parl_tf.graphs.second_order import DifferentiableNetwork
 from parl_tf.tensors import summed_gradients
 
 
@@ -96,13 +96,13 @@ def test_gradients_and_their_derivatives_are_those_of_the_layers(float64, name, 
     make, num_layers = NETWORKS[name]
     network = make()
     images = tf.constant(examples(5)[0], "float64")
-    plain = keras.Model(network.inputs, layer_outputs(network, num_layers, tap=tap))
+    plain = DifferentiableNetwork(network, layer_outputs(network, num_layers, tap=tap))
     sums = LayerSums(network, num_layers, tap=tap)
     first = FoldedNetwork(network, sums.sources)
 
     @tf.function
     def measured(layers_of):
-        with differentiable_twice(), tf.GradientTape() as outer:
+        with tf.GradientTape() as outer:
             with tf.GradientTape(persistent=True) as inner:
                 inner.watch(images)
                 layers = layers_of(images)
@@ -185,7 +185,7 @@ def test_what_is_needed_and_no_more_is_convolved():
 
     @tf.function
     def derivatives(images):
-        with differentiable_twice(), tf.GradientTape() as outer:
+        with tf.GradientTape() as outer:
             with tf.GradientTape(persistent=True) as inner:
                 inner.watch(images)
                 layers = sums(first(images))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from parl_tf.graphs.second_order import differentiable_twice
+from parl_tf.graphs.second_order import DifferentiableNetwork
 from parl_tf.graphs.twice_differentiable import BatchMoments, batch_normalized, rectified
 
 EPSILON = 1e-3
@@ -167,10 +167,11 @@ def test_a_whole_network_in_float32_as_by_plain_operations_in_float64(activation
             draw = np.random.default_rng(weight.shape[-1])
             weight.assign(draw.normal(0.5, 0.5, weight.shape))
         points = tf.constant(images, dtype)
-        with differentiable_twice(), tf.GradientTape() as outer:
+        differentiable = DifferentiableNetwork(network)
+        with tf.GradientTape() as outer:
             with tf.GradientTape() as inner:
                 inner.watch(points)
-                value = tf.reduce_sum(tf.sin(network(points, training=True)))
+                value = tf.reduce_sum(tf.sin(differentiable(points, training=True)))
             length = tf.reduce_sum(tf.square(inner.gradient(value, points)))
         return outer.gradient(length, network.trainable_variables)
 
