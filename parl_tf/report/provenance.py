@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from parl_tf.report.captions import described
 from parl_tf.report.cells import Origin
 from parl_tf.report.collection import Result, Source
-from parl_tf.report.labels import attack_label, dataset_label, plain, seed_of, setting_of
+from parl_tf.report.labels import attack_label, dataset_label, plain, seed_of
 from parl_tf.results.records import ModelCard
+from parl_tf.results.settings import Setting
 
 PAPER = "paper"
 _ON_ITSELF = "each target itself"
@@ -110,7 +111,7 @@ class Provenance:
             trained_on = f"{dataset_label(plain(dataset.get('name')))}"
             trained_on += f" ({plain(dataset.get('fingerprint'))})"
         key = (
-            setting_of(card),
+            Setting.of(card).label,
             plain(card.name),
             plain(card.fingerprint),
             "not known" if seed is None else str(seed),

@@ -9,6 +9,7 @@ from parl_tf.report.agreement import hyperparameters_of
 from parl_tf.report.collection import Result
 from parl_tf.report.labels import ordered_attacks, ordered_settings, plain
 from parl_tf.results.records import ModelCard
+from parl_tf.results.settings import Setting
 
 SINGLE_SURROGATE = ("paper", "unlike-surrogates", "custom")
 SEVERAL_SURROGATES = ("unlike-surrogates", "paper", "custom")
@@ -38,7 +39,7 @@ class Group:
     clean: list[Result]
 
     @property
-    def settings(self) -> list[str]:
+    def settings(self) -> list[Setting]:
         """Settings with a result."""
         return ordered_settings(result.setting for result in self.results)
 

@@ -20,10 +20,8 @@ from parl_tf.report.collection import Collection, Result
 from parl_tf.report.labels import (
     NOT_RUN,
     PAPER_DATASETS,
-    PAPER_SETTINGS,
     attack_label,
     dataset_label,
-    num_layers_of,
     ordered_datasets,
     ordered_settings,
 )
@@ -39,6 +37,7 @@ from parl_tf.report.selection import (
     surrogate_labels,
     where,
 )
+from parl_tf.results.settings import PAPER_SETTINGS
 
 _ATTACKS = ("fgsm", "bim", "mim", "pgd")
 
@@ -89,11 +88,11 @@ def _table1_block(collection, groups, dataset, given) -> Block:
         own = [item for item in clean if item.setting == setting]
         cells = [count(seeds), over_seeds(own, mean_accuracy, seeds=seeds)]
         cells += _transfer_cells(single, several, setting, epsilon, seeds)
-        rows.append(Row(label=setting, cells=tuple(cells)))
+        rows.append(Row(label=setting.label, cells=tuple(cells)))
         if dataset in TABLE1 and setting in TABLE1[dataset]:
             numbers = TABLE1[dataset][setting] or (None,) * len(TABLE1_COLUMNS)
             paper = [published(None), *map(published, numbers), *[published(None)] * 4]
-            rows.append(Row(label=f"{setting} (paper)", cells=tuple(paper)))
+            rows.append(Row(label=f"{setting.label} (paper)", cells=tuple(paper)))
     notes = _notes(single, epsilon) if single else [f"Black box: {NOT_RUN}."]
     if several:
         names = ", ".join(surrogate_labels(several).values())
@@ -166,17 +165,17 @@ def table2(collection: Collection) -> Table:
     """Clean accuracy of PARL by the number of layers that it compares."""
     groups = groups_of(collection.results)
     layers = [*TABLE2_LAYERS]
-    found = [num_layers_of(result.setting) for result in collection.results]
+    found = [result.setting.parl_layers for result in collection.results]
     layers += sorted({number for number in found if number and number not in layers}, reverse=True)
-    parl = [result.dataset for result in collection.results if num_layers_of(result.setting)]
+    parl = [result.dataset for result in collection.results if result.setting.parl_layers]
     rows, notes = [], []
     for dataset in ordered_datasets([*PAPER_DATASETS, *parl]):
         clean = clean_results(collection, groups, dataset)
-        own = [item for item in clean if num_layers_of(item.setting)]
+        own = [item for item in clean if item.setting.parl_layers]
         seeds = len({item.seed for item in own})
         cells = [
             over_seeds(
-                [item for item in own if num_layers_of(item.setting) == number],
+                [item for item in own if item.setting.parl_layers == number],
                 mean_accuracy,
                 seeds=seeds,
             )
