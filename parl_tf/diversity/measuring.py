@@ -17,8 +17,8 @@ from parl_tf.diversity.cka import layer_cka
 from parl_tf.diversity.transferability import member_transfer
 from parl_tf.errors import InputError
 from parl_tf.graphs.input_gradients import loss_gradient_cosines, loss_gradients
+from parl_tf.provenance import fingerprint, versions, weights_fingerprint
 from parl_tf.results.diversity import DiversityRecord
-from parl_tf.results.provenance import fingerprint, versions, weights_fingerprint
 from parl_tf.results.records import ModelCard
 
 

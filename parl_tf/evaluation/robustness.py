@@ -18,8 +18,8 @@ from parl_tf.evaluation.cases import Case, CaseRunner, Progress, ProgressCount, 
 from parl_tf.evaluation.examples import ExampleWriter
 from parl_tf.evaluation.judging import Judge
 from parl_tf.graphs.classifiers import check_answers, check_logits_classifier
+from parl_tf.provenance import fingerprint, versions, weights_fingerprint
 from parl_tf.results.files import ResultStore
-from parl_tf.results.provenance import fingerprint, versions, weights_fingerprint
 from parl_tf.results.records import ModelCard, Record
 
 

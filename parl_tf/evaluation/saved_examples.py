@@ -15,8 +15,8 @@ from parl_tf.evaluation.arguments import named_models
 from parl_tf.evaluation.examples import grouped, load_images, read_examples
 from parl_tf.evaluation.judging import Judge, Verdict, judge_all, measured
 from parl_tf.evaluation.robustness import check_models, model_cards
+from parl_tf.provenance import fingerprint, versions
 from parl_tf.results.files import ResultStore
-from parl_tf.results.provenance import fingerprint, versions
 from parl_tf.results.records import ModelCard, Record
 
 

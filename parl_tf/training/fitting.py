@@ -22,7 +22,7 @@ from parl_tf.defences.base import Ensemble
 from parl_tf.errors import ExistingRunError, InputError
 from parl_tf.models import NETWORKS
 from parl_tf.models.penalties import penalize_all_weights
-from parl_tf.results.provenance import versions
+from parl_tf.provenance import versions
 from parl_tf.runtime.determinism import is_deterministic
 from parl_tf.runtime.replicas import num_replicas
 from parl_tf.training.checkpoints import Checkpoints, continue_run

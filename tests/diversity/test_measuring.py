@@ -12,9 +12,9 @@ from parl_tf.diversity.cka import layer_cka
 from parl_tf.diversity.measuring import measure_diversity
 from parl_tf.diversity.transferability import member_transfer
 from parl_tf.errors import ExistingRunError, InputError, MissingFileError, UnreadableFileError
+from parl_tf.provenance import fingerprint, weights_fingerprint
 from parl_tf.results.diversity import load_diversity, save_diversity
 from parl_tf.results.files import checksum
-from parl_tf.results.provenance import fingerprint, weights_fingerprint
 
 MEMBERS = [residual_network(0), plain_network(1), residual_network(2)]
 ENSEMBLE = parl_tf.Ensemble(MEMBERS)

@@ -15,8 +15,8 @@ from parl_tf.errors import ExistingRunError, InputError, UnreadableFileError
 from parl_tf.evaluation import judging
 from parl_tf.evaluation.cases import Case
 from parl_tf.evaluation.robustness import evaluate_cases, evaluate_robustness
+from parl_tf.provenance import fingerprint, weights_fingerprint
 from parl_tf.results.files import load_records
-from parl_tf.results.provenance import fingerprint, weights_fingerprint
 
 ENSEMBLE = parl_tf.Ensemble([residual_network(0), plain_network(1), residual_network(2)])
 SINGLE = plain_network(3)

@@ -8,6 +8,7 @@ from report_records import card, diversity, record, surrogate
 from parl_tf.errors import InputError
 from parl_tf.report import accuracy_figure, accuracy_table, cka_figure, markdown_table
 from parl_tf.results.records import ModelCard
+from parl_tf.results.settings import Setting
 
 UNPROTECTED, PARL = (ModelCard(name=name, fingerprint=name) for name in ("unprotected", "parl"))
 
@@ -130,10 +131,8 @@ def test_cka_figure_names_ensembles_with_their_means():
 
 
 def test_a_target_without_configuration_is_its_own_setting():
-    from parl_tf.report.records.labels import setting_of
-
-    assert setting_of(PARL) == "parl"
-    assert setting_of(card("parl7-at", 0)) == "PARL/7 + AT"
-    assert setting_of(card("unprotected", 0)) == "ENS_U"
+    assert Setting.of(PARL).label == "parl"
+    assert Setting.of(card("parl7-at", 0)).label == "PARL/7 + AT"
+    assert Setting.of(card("unprotected", 0)).label == "ENS_U"
     strange = dataclasses.replace(PARL, config={"method": ["parl"], "arguments": None})
-    assert setting_of(strange) == "parl"
+    assert Setting.of(strange).label == "parl"

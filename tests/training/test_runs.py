@@ -7,7 +7,7 @@ from networks import examples, logits_loss, plain_network, residual_network
 
 import parl_tf
 from parl_tf.errors import ExistingRunError, InputError, MissingFileError, UnreadableFileError
-from parl_tf.results.provenance import versions
+from parl_tf.provenance import versions
 from parl_tf.training.folders import begin_run, finish_run, load_model, read_config, read_history
 
 CONFIG = {"format": 1, "method": "parl", "dataset": {"name": "digits"}}

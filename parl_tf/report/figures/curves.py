@@ -9,7 +9,6 @@ from parl_tf.report.records.collection import Collection, Result
 from parl_tf.report.records.labels import (
     attack_label,
     dataset_label,
-    num_layers_of,
     ordered_settings,
 )
 from parl_tf.report.records.selection import (
@@ -43,7 +42,7 @@ def black_box_figure(
     fingerprint = group.surrogates[0].fingerprint
     chosen = where(group.results, surrogate=fingerprint)
     if of_layers:
-        chosen = [item for item in chosen if num_layers_of(item.setting)]
+        chosen = [item for item in chosen if item.setting.parl_layers]
     return _figure(
         group, chosen, f"black box from {surrogate_labels(group)[fingerprint]}", collection
     )
@@ -98,7 +97,7 @@ def _figure(
 def _label(items, setting) -> str:
     """A setting with its number of seeds."""
     seeds = len({item.seed for item in items if item.setting == setting})
-    return f"{setting} ({seeds} seed{'s' if seeds > 1 else ''})"
+    return f"{setting.label} ({seeds} seed{'s' if seeds > 1 else ''})"
 
 
 def _points(items, setting, value) -> list[tuple[float, float, float | None]]:

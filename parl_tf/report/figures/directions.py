@@ -5,7 +5,8 @@ from matplotlib.figure import Figure
 
 from parl_tf.report.figures.drawing import ReportFigure, drawn
 from parl_tf.report.records.collection import Collection, Measurement
-from parl_tf.report.records.labels import dataset_label, num_layers_of, ordered_settings
+from parl_tf.report.records.labels import dataset_label, ordered_settings
+from parl_tf.results.settings import UNPROTECTED
 
 _COLUMNS = 4
 
@@ -24,8 +25,8 @@ def gradient_figure(
         on the same image.
     """
     here = [item for item in collection.measurements if item.dataset == dataset]
-    parl = [s for s in ordered_settings(i.setting for i in here) if num_layers_of(s)]
-    alike = next((item for item in here if item.setting == "ENS_U"), None)
+    parl = [s for s in ordered_settings(i.setting for i in here) if s.parl_layers]
+    alike = next((item for item in here if item.setting == UNPROTECTED), None)
     diverse = next((item for item in here if parl and item.setting == parl[0]), None)
     if alike is None or diverse is None:
         return None
@@ -50,9 +51,9 @@ def _draw_row(row, item, choose, text) -> None:
     index = int(choose(cosines))
     pictures = [_as_picture(np.array(item.record.example["image"], float))]
     pictures += [_as_picture(gradients[member], signed=True) for member in pairs[index]]
-    titles = [item.setting, *(f"member {member + 1}" for member in pairs[index])]
+    titles = [item.setting.label, *(f"member {member + 1}" for member in pairs[index])]
     for axis, picture, title in zip(row, pictures, titles, strict=False):
-        signed = picture.ndim == 2 and title != item.setting
+        signed = picture.ndim == 2 and title != item.setting.label
         largest = (np.percentile(np.abs(picture), 99) or 1.0) if signed else 1.0
         limits = {"vmin": -largest if signed else 0.0, "vmax": largest}
         axis.imshow(picture, cmap="PuOr" if signed else "gray", interpolation="nearest", **limits)

@@ -11,8 +11,9 @@ from matplotlib.ticker import MaxNLocator
 from parl_tf.errors import InputError
 from parl_tf.report.figures.drawing import ReportFigure, drawn, finish, look, save_figure
 from parl_tf.report.records.collection import Collection, Measurement
-from parl_tf.report.records.labels import dataset_label, num_layers_of, ordered_settings, plain
+from parl_tf.report.records.labels import dataset_label, ordered_settings, plain
 from parl_tf.results.diversity import DiversityRecord
+from parl_tf.results.settings import UNPROTECTED
 
 
 def similarity_figure(
@@ -34,13 +35,13 @@ def similarity_figure(
         InputError: Measures of one setting with another number of layers or members.
     """
     here = [item for item in collection.measurements if item.dataset == dataset]
-    parl = [s for s in ordered_settings(i.setting for i in here) if num_layers_of(s)]
-    settings = parl if of_layers else ["ENS_U", *parl[:1]]
+    parl = [s for s in ordered_settings(i.setting for i in here) if s.parl_layers]
+    settings = parl if of_layers else [UNPROTECTED, *parl[:1]]
     chosen = {s: [item for item in here if item.setting == s] for s in settings}
     if not parl or not all(chosen.values()):
         return None
-    drawn_from = {name: [item.record for item in items] for name, items in chosen.items()}
-    figure = _figure(drawn_from, [collection.settings.index(name) for name in drawn_from])
+    drawn_from = {s.label: [item.record for item in items] for s, items in chosen.items()}
+    figure = _figure(drawn_from, [collection.settings.index(setting) for setting in chosen])
     return figure, [item for items in chosen.values() for item in items]
 
 

@@ -91,7 +91,7 @@ def draw_all(collection: Collection) -> list[Drawing]:
                 continue
             figure, origins = made
             label = dataset_label(dataset)
-            settings = ordered_settings(origin.setting for origin in origins)
+            settings = [s.label for s in ordered_settings(o.setting for o in origins)]
             images = on_images(origins[0].record.data["num_examples"])
             facts = [caption, images, *trained(origins)]
             drawings.append(

@@ -4,11 +4,12 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 from parl_tf.report.records.collection import Result, Source
-from parl_tf.report.records.labels import dataset_label, plain, seed_of, setting_of
+from parl_tf.report.records.labels import dataset_label, plain, seed_of
 from parl_tf.report.tables.captions import described
 from parl_tf.report.tables.cells import Origin
 from parl_tf.results.keys import AttackKey
 from parl_tf.results.records import ModelCard
+from parl_tf.results.settings import Setting
 
 _UNKNOWN = "unknown"
 
@@ -130,7 +131,7 @@ class Provenance:
             trained_on = dataset_label(plain(dataset.get("name")))
             trained_on += f" ({plain(dataset.get('fingerprint'))})"
         model = (
-            setting_of(card),
+            Setting.of(card).label,
             plain(card.name),
             plain(card.fingerprint),
             _UNKNOWN if seed is None else str(seed),

@@ -9,10 +9,11 @@ from typing import Any
 
 from parl_tf.arguments import listed
 from parl_tf.errors import InputError, MissingFileError, UnreadableFileError
-from parl_tf.report.records.labels import dataset_name, ordered_settings, plain, seed_of, setting_of
+from parl_tf.report.records.labels import dataset_name, ordered_settings, plain, seed_of
 from parl_tf.results.diversity import DiversityRecord, load_diversity
 from parl_tf.results.files import load_records, read_document
 from parl_tf.results.records import Record
+from parl_tf.results.settings import Setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,14 +39,14 @@ class Result:
         record: The record.
         source: The first file that holds it.
         dataset: Name of the data set of its images.
-        setting: Label of the way in which the target was trained.
+        setting: The way in which the target was trained.
         seed: Seed that the target was trained from, where known.
     """
 
     record: Record
     source: Source
     dataset: str
-    setting: str
+    setting: Setting
     seed: int | None
 
     @property
@@ -62,7 +63,7 @@ class Measurement:
     record: DiversityRecord
     source: Source
     dataset: str
-    setting: str
+    setting: Setting
     seed: int | None
 
 
@@ -81,7 +82,7 @@ class Collection:
     sources: list[Source]
 
     @property
-    def settings(self) -> list[str]:
+    def settings(self) -> list[Setting]:
         """All settings, in the order of the tables."""
         found = [item.setting for item in self.results]
         return ordered_settings(found + [item.setting for item in self.measurements])
@@ -144,7 +145,7 @@ def _described(record, source) -> dict[str, Any]:
         "record": record,
         "source": source,
         "dataset": dataset_name(record.data),
-        "setting": setting_of(record.target),
+        "setting": Setting.of(record.target),
         "seed": seed_of(record.target),
     }
 

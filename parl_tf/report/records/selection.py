@@ -9,6 +9,7 @@ from parl_tf.report.records.collection import Result
 from parl_tf.report.records.labels import ordered_attacks, ordered_settings, plain
 from parl_tf.results.keys import AttackKey
 from parl_tf.results.records import ModelCard
+from parl_tf.results.settings import Setting
 
 SINGLE_SURROGATE = ("paper", "unlike-surrogates", "custom")
 SEVERAL_SURROGATES = ("unlike-surrogates", "paper", "custom")
@@ -50,7 +51,7 @@ class Group:
     clean: list[Result]
 
     @property
-    def settings(self) -> list[str]:
+    def settings(self) -> list[Setting]:
         """Settings with a result."""
         return ordered_settings(result.setting for result in self.results)
 

@@ -36,7 +36,7 @@ def trained(results: Sequence[Any], who: str = "Targets") -> list[str]:
     told: dict[str, list[str]] = {}
     for setting in ordered_settings(item.setting for item in results):
         config = next(item.record.target.config for item in results if item.setting == setting)
-        told.setdefault(_training(config or {}), []).append(setting)
+        told.setdefault(_training(config or {}), []).append(setting.label)
     if not told:
         return []
     if len(told) == 1:

@@ -8,6 +8,7 @@ import numpy as np
 from parl_tf.report.records.collection import Measurement, Result
 from parl_tf.report.records.labels import NOT_GIVEN, NOT_RUN
 from parl_tf.report.records.selection import Case, Group, case_of
+from parl_tf.results.settings import Setting
 
 Origin = Result | Measurement
 
@@ -156,13 +157,13 @@ def worst_accuracy(cases: Sequence[Case]) -> Callable[[list[Result]], float | No
     return value
 
 
-def worst_cell(group: Group, results: Sequence[Result], setting: str, seeds: int) -> Cell:
+def worst_cell(group: Group, results: Sequence[Result], setting: Setting, seeds: int) -> Cell:
     """What of a setting survives all cases of some results of a group."""
     own = [result for result in results if result.setting == setting]
     return over_seeds(own, worst_accuracy(group.cases(results)), seeds=seeds)
 
 
-def num_seeds(origins: Iterable[Origin], setting: str) -> int:
+def num_seeds(origins: Iterable[Origin], setting: Setting) -> int:
     """Number of seeds of a setting."""
     return len({origin.seed for origin in origins if origin.setting == setting})
 

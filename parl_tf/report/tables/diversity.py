@@ -46,7 +46,7 @@ def _block(collection, dataset) -> Block:
             over_seeds(own, functools.partial(_value, name), seeds=seeds, digits=3)
             for name in _COLUMNS
         ]
-        rows.append(Row(label=setting, cells=(count(seeds), *cells)))
+        rows.append(Row(label=setting.label, cells=(count(seeds), *cells)))
     return Block(
         title=dataset_label(dataset),
         notes=(_made(here[0]), *trained(here)),

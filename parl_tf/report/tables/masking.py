@@ -47,7 +47,7 @@ def diagnoses(collection: Collection) -> list[Diagnosis]:
     found = []
     for target in sorted(by_target, key=place):
         dataset, setting, seed = target
-        title = f"{dataset_label(dataset)}, {setting}"
+        title = f"{dataset_label(dataset)}, {setting.label}"
         results = _with_clean(collection, by_target[target])
         found.append(
             Diagnosis(

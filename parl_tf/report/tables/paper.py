@@ -9,10 +9,8 @@ from parl_tf.report.records.collection import Collection, Result
 from parl_tf.report.records.labels import (
     NOT_RUN,
     PAPER_DATASETS,
-    PAPER_SETTINGS,
     attack_label,
     dataset_label,
-    num_layers_of,
     ordered_datasets,
     ordered_settings,
 )
@@ -41,6 +39,7 @@ from parl_tf.report.tables.cells import (
     worst_cell,
 )
 from parl_tf.report.tables.published import CITATION, TABLE1, TABLE1_COLUMNS, TABLE2, TABLE2_LAYERS
+from parl_tf.results.settings import PAPER_SETTINGS
 
 
 def table1(collection: Collection, *, epsilon: float | None = None) -> Table:
@@ -89,11 +88,11 @@ def _table1_block(collection, groups, dataset, given) -> Block:
         own = [item for item in clean if item.setting == setting]
         cells = [count(seeds), over_seeds(own, mean_accuracy, seeds=seeds)]
         cells += _transfer_cells(single, several, setting, epsilon, seeds)
-        rows.append(Row(label=setting, cells=tuple(cells)))
+        rows.append(Row(label=setting.label, cells=tuple(cells)))
         if dataset in TABLE1 and setting in TABLE1[dataset]:
             numbers = TABLE1[dataset][setting] or (None,) * len(TABLE1_COLUMNS)
             paper = [published(None), *map(published, numbers), *[published(None)] * 4]
-            rows.append(Row(label=f"{setting} (paper)", cells=tuple(paper)))
+            rows.append(Row(label=f"{setting.label} (paper)", cells=tuple(paper)))
     notes = _notes(single, epsilon) if single else [f"Black box: {NOT_RUN}."]
     if several:
         names = ", ".join(surrogate_labels(several).values())
@@ -163,17 +162,17 @@ def table2(collection: Collection) -> Table:
     """Clean accuracy of PARL by the number of layers that it compares."""
     groups = groups_of(collection.results)
     layers = [*TABLE2_LAYERS]
-    found = [num_layers_of(result.setting) for result in collection.results]
+    found = [result.setting.parl_layers for result in collection.results]
     layers += sorted({number for number in found if number and number not in layers}, reverse=True)
-    parl = [result.dataset for result in collection.results if num_layers_of(result.setting)]
+    parl = [result.dataset for result in collection.results if result.setting.parl_layers]
     rows, notes = [], []
     for dataset in ordered_datasets([*PAPER_DATASETS, *parl]):
         clean = clean_results(collection, groups, dataset)
-        own = [item for item in clean if num_layers_of(item.setting)]
+        own = [item for item in clean if item.setting.parl_layers]
         seeds = len({item.seed for item in own})
         cells = [
             over_seeds(
-                [item for item in own if num_layers_of(item.setting) == number],
+                [item for item in own if item.setting.parl_layers == number],
                 mean_accuracy,
                 seeds=seeds,
             )

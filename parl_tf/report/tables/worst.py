@@ -49,7 +49,7 @@ def _worst_block(group, given) -> Block:
     for setting in group.settings:
         seeds = num_seeds(group.results, setting)
         cells = [worst_cell(group, results, setting, seeds) for _, results in columns]
-        rows.append(Row(label=setting, cells=(count(seeds), *cells)))
+        rows.append(Row(label=setting.label, cells=(count(seeds), *cells)))
     attacks = ", ".join(map(attack_label, group.attacks))
     cases = len({case.attack for case in group.cases()})
     made = "each target itself"
