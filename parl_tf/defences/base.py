@@ -48,14 +48,16 @@ class Ensemble(CheckedModel):
         seed: Decides, with the number of the step, what is drawn while training.
         term_weights: Weight of each term of the method, by name. For subclasses.
         reported: Names of what `terms` returns only to be shown. For subclasses.
-        differentiated: For a member, what of it gradients in the terms are taken of; None if no
-            term holds gradients. For subclasses.
-        check_second_derivatives: Whether to check that these can be trained. Loading does not.
+        differentiated: For a member, which of its gradients the terms hold; None if no term holds
+            gradients. For subclasses.
+        check_second_derivatives: Whether to check that terms about them can be trained. It is not
+            checked when an ensemble is loaded.
         name: Name of the model.
 
     Raises:
         InputError: Members that are not as described, layers whose gradients cannot be trained
-            where terms hold them, or an argument outside its values.
+            where terms hold them, an unknown `member_reduction`, a negative seed, or a weight
+            that is not finite.
 
     Example:
         >>> import keras, numpy as np, parl_tf

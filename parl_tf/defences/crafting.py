@@ -25,7 +25,7 @@ def ascend(
     Args:
         objective: From images (batch, height, width, channels) to a scalar, the sum of a value of
             each example. Traced once, whatever `num_steps` is, but on several replicas for each
-            step: what they sum up cannot be inside of a loop.
+            step: what they sum up cannot be inside a loop.
         start: The images to begin at.
         centers: The centres of the balls, of the shape of `start`, pixels in [0, 1].
         epsilon: Radius of the balls, in pixel units.

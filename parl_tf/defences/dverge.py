@@ -51,7 +51,8 @@ class DVERGE(Ensemble):
             adversarial examples.
 
     Raises:
-        InputError: What `Ensemble` refuses, or an argument outside its values.
+        InputError: What `Ensemble` refuses, epsilon outside (0, 1], step_size outside
+            (0, epsilon], no steps, or an unknown choice.
 
     Example:
         >>> import parl_tf

@@ -1,4 +1,4 @@
-"""What this package takes for a classifier of images, and for the members of an ensemble."""
+"""Checks of classifiers of images, and of the members of an ensemble."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,9 +10,9 @@ from parl_tf.errors import InputError
 from parl_tf.graphs.nodes import origin
 
 _ROUNDING = 1e-2
-"""What sums of probabilities may differ by, relative to them: in bfloat16."""
+"""Relative tolerance of sums of probabilities, wide enough for bfloat16."""
 _PROBE_SIZE = 64
-"""Pixels of a probe image along a side that a model leaves open."""
+"""Height and width of a probe image where a model leaves them open."""
 
 
 def check_logits_classifier(model: object) -> None:
@@ -51,15 +51,14 @@ def check_logits_classifier(model: object) -> None:
 def check_logits(answers: Any, who: str = "The model") -> None:
     """Raises where a classifier's answers are probabilities, scaled, negated or not.
 
-    Rows of probabilities have values of one sign and one sum, whatever the image. Logits do so only
-    where they are the same for all images, as those of a head that begins with zeros; rows that do
-    not vary are taken for probabilities if they sum to 1 or -1. Log-probabilities, which are
-    logits, have other sums. Sigmoids that the graph does not show cannot be told from logits: their
-    rows have other sums too.
+    Rows of probabilities have values of one sign and the same sum for every image. So do logits only
+    if they are the same for all images, as with a head that is initialised with zeros; rows that do
+    not vary count as probabilities if they sum to 1 or -1. Log-probabilities, which are logits, have
+    other sums. So do sigmoids: where the graph does not show them, they pass for logits.
 
     Args:
-        answers: Array (images, classes), of a few different images. With values that are not
-            finite nothing is said of it.
+        answers: Array (images, classes), for a few different images. Not checked where values are
+            not finite.
         who: What the message calls the model.
 
     Raises:
@@ -84,12 +83,12 @@ def check_logits(answers: Any, who: str = "The model") -> None:
 
 
 def check_answers(model: keras.Model) -> None:
-    """Raises where a Keras classifier of images, asked about a few, returns probabilities.
+    """Raises where a Keras classifier of images returns probabilities for a few probe images.
 
-    It is asked in inference mode, and keeps no trace of it.
+    It is called in inference mode, and its state does not change.
 
     Raises:
-        InputError: It does; see `check_logits`.
+        InputError: It returns probabilities; see `check_logits`.
     """
     count, *shape = model.input_shape
     shape = [size or _PROBE_SIZE for size in shape]
@@ -115,8 +114,9 @@ def check_members(members: list) -> None:
     """Raises unless `members` are classifiers that can be trained, asked and saved together.
 
     Raises:
-        InputError: Fewer than two, one more than once, variables shared, trained or not, other
-            inputs or classes than the first, or not classifiers that return logits.
+        InputError: Fewer than two members, the same one twice, shared variables (trainable or
+            not), input shapes or numbers of classes that differ, or models that are not classifiers
+            returning logits.
     """
     if len(members) < 2:
         raise InputError(f"Expected at least two members. Received: {len(members)}.")
@@ -136,7 +136,7 @@ def check_members(members: list) -> None:
 
 
 def _check_nothing_shared(members: Sequence[keras.Model]) -> None:
-    """Raises if a variable is in two members: Keras saves it with the first of them alone."""
+    """Raises if two members share a variable, which Keras would save with the first one only."""
     owners: dict[int, int] = {}
     shared = []
     for index, member in enumerate(members):
@@ -153,7 +153,7 @@ def _check_nothing_shared(members: Sequence[keras.Model]) -> None:
 
 
 def _last_operation(model: keras.Model) -> Any:
-    """The last operation that decides what kind of values a model returns."""
+    """The last operation that determines what kind of values a model returns."""
     layers = keras.layers
     transparent = (
         layers.Reshape,

@@ -1,4 +1,4 @@
-"""Which layers of a network are convolutions, and which keep some to themselves."""
+"""Which layers of a network are convolutions, and which hide convolutions inside."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -26,7 +26,7 @@ def convolves(node: Node) -> bool:
 
 
 def _hides_convolutions(operation: Any) -> bool:
-    """Whether a layer that is no convolution has some inside, or kernels like those of one."""
+    """Whether a layer that is not a convolution contains some, or kernels shaped like theirs."""
     if not isinstance(operation, keras.Layer) or isinstance(operation, CONVOLUTIONS):
         return False
     own = type(operation).__module__.split(".")[0] != "keras"
@@ -39,7 +39,7 @@ def check_open(model: keras.Model, nodes: Iterable[Node]) -> None:
     """Raises InputError if one of a flat graph's nodes is a layer with convolutions inside.
 
     Args:
-        model: What the graph is of, for the message.
+        model: The model that the graph belongs to, for the message.
         nodes: Nodes of the graph of `flattened(model)`.
     """
     for operation in (node.operation for node in nodes):
@@ -54,5 +54,5 @@ def check_open(model: keras.Model, nodes: Iterable[Node]) -> None:
 
 
 def check_convolutions_are_open(model: keras.Model) -> None:
-    """Raises InputError where a functional model has convolutions that cannot be looked at."""
+    """Raises InputError where a functional model has convolutions hidden in a layer's `call`."""
     check_open(model, nodes_behind(flattened(model).outputs).values())

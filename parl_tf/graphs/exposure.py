@@ -32,10 +32,10 @@ _ACTIVATION_OPERATIONS = frozenset(
 def expose_layers(model: keras.Model, num_layers: int, *, tap: str = "activation") -> keras.Model:
     """Makes a model that returns its logits and the outputs of its first convolutions.
 
-    Layers are shared with `model`, not copied. Convolutions are counted in graph order, those of
-    functional models inside too, without those on shortcuts: a convolution that reaches an
-    addition, with nothing but normalisation between, whose other side has more convolutions
-    behind it.
+    Layers are shared with `model`, not copied. Convolutions are counted in graph order, including
+    those of nested functional models and excluding those on shortcuts. A convolution is on a
+    shortcut if it reaches an addition, with nothing but normalisation in between, whose other
+    operand has more convolutions behind it.
 
     Args:
         model: Functional (or built sequential) Keras model with one input and one output.
@@ -49,9 +49,9 @@ def expose_layers(model: keras.Model, num_layers: int, *, tap: str = "activation
         `[logits, output 1, ..., output num_layers]`.
 
     Raises:
-        InputError: `model` has not the shape described; fewer convolutions than `num_layers`;
-            convolutions among them inside a layer or model with a `call` of its own; an unknown
-            tap, or one whose input gradient would be zero.
+        InputError: `model` is not as described; fewer convolutions than `num_layers`; one of them
+            inside a layer or model with a `call` of its own; an unknown tap, or one whose input
+            gradient would be zero.
 
     Example:
         >>> import parl_tf
@@ -107,7 +107,7 @@ def count_convolutions(model: keras.Model) -> int:
         model: As for `expose_layers`.
 
     Raises:
-        InputError: `model` has not the shape described, no convolution, or some in a layer or
+        InputError: `model` is not as described, has no convolution, or has some inside a layer or
             model with a `call` of its own.
     """
     found = _all_convolutions(model)[1]
@@ -144,13 +144,13 @@ def distillation_outputs(model: keras.Model) -> list[keras.KerasTensor]:
         model: As for `expose_layers`.
 
     Returns:
-        For each convolution on the main path what its activation is applied to: its output, once
-        normalised and added to the shortcut. Its output itself where it applies its activation
-        itself or has none. Then the logits.
+        For each convolution on the main path the input of its activation: the convolution's output
+        after normalisation and the addition of the shortcut. The convolution's own output where its
+        activation is fused or missing. Then the logits.
 
     Raises:
-        InputError: `model` has not the shape described, or convolutions in a layer or model with
-            a `call` of its own.
+        InputError: `model` is not as described, or has convolutions inside a layer or model with a
+            `call` of its own.
 
     Source: DVERGE, arXiv 2009.14720, section 3.1.
     """

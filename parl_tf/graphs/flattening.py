@@ -1,4 +1,4 @@
-"""Networks made of networks, as one graph of layers."""
+"""Nested networks as one flat graph of layers."""
 
 import contextlib
 import threading
@@ -18,20 +18,19 @@ _flat_models = weakref.WeakKeyDictionary()
 
 
 def flattened(model: keras.Model) -> keras.Model:
-    """A functional model without models inside, which shares a model's layers and inputs.
+    """A functional model without nested models, which shares a model's layers and inputs.
 
-    In place of each functional or built sequential model in the graph stand the operations that
-    it consists of, to any depth, called as it calls them: a `training` that it was called with is
-    theirs. Called with `training`, which goes before that as in Keras, it has the values,
-    gradients and updates of states of the model itself; only of a layer with states that is called
-    several times, none on what another gives, the order may be another. A model with a `call` of
-    its own stays as it is.
+    Each functional or built sequential model in the graph is replaced by its operations, to any
+    depth, called as it calls them: they get the `training` that it was called with. A `training`
+    given to the flat model takes precedence, as in Keras. Values, gradients and state updates are
+    those of the model itself; only where a stateful layer is called several times on independent
+    inputs may the order of these calls differ. A model with a `call` of its own stays as it is.
 
     Args:
         model: Functional (or built sequential) Keras model.
 
     Returns:
-        A functional model of the same input tensors; `model` itself if there is none inside.
+        A functional model of the same input tensors; `model` itself if nothing is nested in it.
     """
     with _lock:
         graph_output, flat = _flat_models.get(model, (None, model))
@@ -46,7 +45,7 @@ def flattened(model: keras.Model) -> keras.Model:
 
 
 def graph_part(inputs: Any, outputs: Any, name: str | None = None) -> keras.Model:
-    """`keras.Model(inputs, outputs)`, also where layers from several models have one name."""
+    """`keras.Model(inputs, outputs)`, even if layers from different models share a name."""
     tensors = keras.tree.flatten((inputs, outputs))
     operations = list(dict.fromkeys(node.operation for node in nodes_behind(tensors).values()))
     with _distinct_names(operations):
@@ -56,9 +55,9 @@ def graph_part(inputs: Any, outputs: Any, name: str | None = None) -> keras.Mode
 def _called_on(
     model: keras.Model, inputs: Sequence[keras.KerasTensor], training: bool | None
 ) -> list[keras.KerasTensor]:
-    """The outputs of a model's graph on symbolic inputs, models inside of it taken apart.
+    """The outputs of a model's graph on symbolic inputs, nested models expanded.
 
-    Nothing is called anew whose inputs are those that it was called on.
+    Operations whose inputs are unchanged are not called again.
     """
     values = {id(own): given for own, given in zip(model.inputs, inputs, strict=True)}
     for node in nodes_behind(model.outputs).values():
@@ -81,7 +80,7 @@ def _called_on(
 def _given(
     operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> list[keras.KerasTensor] | None:
-    """The tensors that a nested model is called on, as it takes them; None if it stays closed."""
+    """The tensors that a nested model is called on, as it takes them; None if it is kept whole."""
     if not runs_its_graph(operation):
         return None
     # Keras notes a mask for each input, also where there is none.
@@ -121,7 +120,7 @@ def _unpacked(tensors: Sequence[keras.KerasTensor]) -> Any:
 
 @contextlib.contextmanager
 def _distinct_names(operations: Sequence[Any]) -> Iterator[None]:
-    """Gives operations different names meanwhile, which Keras asks for within a model."""
+    """Temporarily gives operations distinct names, which Keras requires within a model."""
     names = {operation.name for operation in operations}
     met: set[str] = set()
     own_names = []

@@ -120,7 +120,7 @@ def _run(
 ) -> Any:
     """The output of a layer or operation in inference mode."""
     if isinstance(operation, keras.Layer):
-        options["training"] = False  # for what is inside of it too, even if it does not take it
+        options["training"] = False  # for what is inside it too, even if it takes no `training`
     given = {name for name, value in options.items() if value is not None} - {"training"}
     if len(inputs) != 1 or given:
         return substitute(operation)(*inputs, **options)

@@ -1,4 +1,4 @@
-"""Tensors whose sums are differentiated in place of layers' summed outputs."""
+"""Tensors that are summed and differentiated in place of layers' outputs."""
 
 from collections.abc import Sequence
 
@@ -10,12 +10,11 @@ from parl_tf.graphs.folding import is_plain_convolution
 
 
 class LayerSums:
-    """For each compared layer, a tensor whose sum is its output's but for a constant.
+    """For each compared layer, a tensor whose sum is the layer's summed output up to a constant.
 
     The gradient of a convolution's summed output with respect to its own input is the same for
-    every example. So in place of a raw output stands that gradient, computed once from the
-    kernel, times the input: the first of the convolutions on the way back is never computed for
-    the whole batch.
+    every example. So a raw output is replaced by that gradient, computed once from the kernel,
+    times the input: backpropagation then skips its first convolution for the whole batch.
 
     Args:
         model: As for `expose_layers`.
@@ -23,7 +22,8 @@ class LayerSums:
         tap: As for `expose_layers`, or one for each layer.
 
     Attributes:
-        sources: Symbolic tensors of the model's graph, one a layer, which the tensors are made of.
+        sources: Symbolic tensors of the model's graph, one a layer, from which the tensors are
+            computed.
 
     Raises:
         InputError: What `expose_layers` refuses.

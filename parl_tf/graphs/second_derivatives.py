@@ -162,7 +162,7 @@ def _calls(member: keras.Model, differentiated: Differentiated) -> Iterator[tupl
 
     def called(operation: Any, path: str, arguments: tuple, options: dict[str, Any]) -> Any:
         if isinstance(operation, keras.Layer):
-            # For what is inside of it too, even if it does not take it.
+            # For what is inside it too, even if it takes no `training`.
             options = {**options, "training": False}
         flat = keras.tree.flatten((arguments, options))
         inputs = tuple(i for i, value in enumerate(flat) if id(value) in reached)

@@ -17,11 +17,11 @@ class DifferentiableNetwork(keras.Layer):
 
     It shares the layers of a model and is called like it, with its values, first derivatives,
     updates of states and losses, up to rounding: see `substitute` for what it computes otherwise.
-    Layers and models inside of it that have a `call` of their own are called as they are, and so
+    Layers and models inside it that have a `call` of their own are called as they are, and so
     is what they hold; `check_layers` refuses them where that is wrong.
 
     Args:
-        model: Functional (or built sequential) Keras model. Functional models inside of it are
+        model: Functional (or built sequential) Keras model. Functional models inside it are
             taken apart.
         outputs: Symbolic tensors of the graph of `flattened(model)`; None for its own outputs.
     """

@@ -1,7 +1,6 @@
 """One layer by itself, called at chosen points, with derivatives of its gradient."""
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -9,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from parl_tf.graphs.nodes import copy_weights
+from parl_tf.graphs.rebuilding import default_policy, rebuilt
 from parl_tf.graphs.substitutes import substitute
 
 
@@ -89,8 +89,8 @@ class SingleLayer:
             for value in keras.tree.flatten(arguments)
         ]
         self._given = [self._flat[index] for index in self._inputs]
-        with _default_policy(dtype):  # of layers that it makes itself, now or when it is built
-            self._operation = _rebuilt(self._original, dtype) if rebuild else self._original
+        with default_policy(dtype):  # of layers that it makes itself, now or when it is built
+            self._operation = rebuilt(self._original, dtype) if rebuild else self._original
             outputs = self._run(self._operation, self._given, training=False)
         if self._operation is not self._original:
             copy_weights(self._original, self._operation)
@@ -266,41 +266,3 @@ def _along(gradients: Sequence[Any], changes: Sequence[np.ndarray]) -> tuple[flo
 
 def _is_float(value: Any) -> bool:
     return tf.is_tensor(value) and value.dtype.is_floating
-
-
-def _rebuilt(operation: Any, dtype: str | None) -> Any:
-    """A layer of the same configuration, in another type if one is given."""
-    if not isinstance(operation, keras.Layer):
-        return operation  # without a state, and computes in the type of what it gets
-    dtype = dtype or operation.dtype_policy
-    if type(operation) is keras.layers.Lambda:
-        return keras.layers.Lambda(operation.function, arguments=operation.arguments, dtype=dtype)
-    config = operation.get_config()
-    return type(operation).from_config(
-        _retyped(config, dtype) if isinstance(dtype, str) else config
-    )
-
-
-@contextlib.contextmanager
-def _default_policy(dtype: str | None) -> Iterator[None]:
-    """Makes a type that of layers made meanwhile, where one is given."""
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(dtype or policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(policy)
-
-
-def _retyped(config: Any, dtype: str) -> Any:
-    """A configuration with every floating-point type in it replaced."""
-    if isinstance(config, list | tuple):
-        return type(config)(_retyped(each, dtype) for each in config)
-    if not isinstance(config, dict):
-        return config
-    return {
-        key: dtype
-        if key == "dtype" and (isinstance(value, dict) or "float" in str(value))
-        else _retyped(value, dtype)
-        for key, value in config.items()
-    }

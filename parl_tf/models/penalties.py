@@ -41,7 +41,7 @@ def penalize_all_weights(network: keras.Model, penalty: float) -> None:
 
 
 def _layers(network: keras.Model) -> Iterator[keras.Layer]:
-    """The layers of a network, those of models inside of it too."""
+    """The layers of a network, those of models inside it too."""
     for layer in network.layers:
         yield layer
         if isinstance(layer, keras.Model):
