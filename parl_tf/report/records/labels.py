@@ -1,4 +1,4 @@
-"""How settings, attacks and data sets are called in tables and figures, and in which order."""
+"""Names of settings, attacks and data sets in tables and figures, and their order."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -37,8 +37,8 @@ _DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 _LONGEST = 60
 
 
-def plain(text: object) -> str:
-    """A name of a stranger's on one line: without control characters, and not endless."""
+def sanitized(text: object) -> str:
+    """Text from a file on one line of at most 60 characters, without control characters."""
     printable = "".join(letter if letter.isprintable() else " " for letter in str(text))
     short = " ".join(printable.split())
     return short if len(short) <= _LONGEST else f"{short[: _LONGEST - 1]}…"
@@ -49,10 +49,10 @@ def setting_of(card: ModelCard) -> str:
     config = card.config or {}
     method, arguments = config.get("method"), config.get("arguments")
     if not isinstance(method, str) or not isinstance(arguments, Mapping):
-        return plain(card.name)
-    label = _METHODS.get(method, plain(method))
+        return sanitized(card.name)
+    label = _METHODS.get(method, sanitized(method))
     if method in _BY_LAYERS:
-        label += f"/{plain(arguments.get('num_layers'))}"
+        label += f"/{sanitized(arguments.get('num_layers'))}"
     return f"{label} + AT" if arguments.get("adversarial_training") else label
 
 
@@ -63,18 +63,18 @@ def seed_of(card: ModelCard) -> int | None:
 
 
 def attack_label(attack: str) -> str:
-    """Name of an attack as papers print it."""
-    return _ATTACKS.get(attack, plain(attack))
+    """Name of an attack as it is printed in papers."""
+    return _ATTACKS.get(attack, sanitized(attack))
 
 
 def dataset_name(data: Mapping[str, Any]) -> str:
-    """Name of the data set of a record's images."""
+    """Name of the data set that a record's images are from; "images" where it is unknown."""
     name = data.get("name")
-    return plain(name) if isinstance(name, str) and plain(name) else "images"
+    return sanitized(name) if isinstance(name, str) and sanitized(name) else "images"
 
 
 def dataset_label(name: str) -> str:
-    """Name of a data set as papers print it."""
+    """Name of a data set as it is printed in papers."""
     return _DATASETS.get(name, name)
 
 
@@ -84,7 +84,7 @@ def ordered_settings(settings: Iterable[str]) -> list[str]:
 
 
 def ordered_datasets(names: Iterable[str]) -> list[str]:
-    """Distinct data sets: the paper's two, then others."""
+    """Distinct data sets: the paper's two first, then others by name."""
     found = sorted(dict.fromkeys(names))
     return [name for name in PAPER_DATASETS if name in found] + [
         name for name in found if name not in PAPER_DATASETS
