@@ -4,7 +4,7 @@ import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parl_tf.attacks import ATTACKS
 from parl_tf.cli.common import add_data_arguments, finite, positive_int, run
@@ -12,6 +12,9 @@ from parl_tf.cli.output import Parser
 from parl_tf.data.datasets import DATASETS
 from parl_tf.errors import InputError
 from parl_tf.protocols import PROTOCOLS
+
+if TYPE_CHECKING:
+    from parl_tf.results.records import Record
 
 EPSILONS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07)
 ATTACKED_WITH = ("fgsm", "bim", "mim", "pgd")
@@ -228,20 +231,20 @@ def cases_of(arguments: argparse.Namespace) -> list[Any]:
     return cases
 
 
-def _threats(records) -> str:
-    """Under which threat models records are, for a title."""
+def _threats(records: Sequence["Record"]) -> str:
+    """The threat models of records, for a title."""
     kinds = dict.fromkeys(record.threat_model for record in records)
     named = [kind.replace("_", " ") for kind in kinds if kind != "clean"]
     return f", {' and '.join(named)}," if named else ""
 
 
-def _print_checks(records) -> None:
-    """Prints the table of checks."""
+def _print_checks(records: Sequence["Record"]) -> None:
+    """Prints the checks for masked gradients."""
     from parl_tf.cli.display import print_table
     from parl_tf.evaluation.diagnostics import masking_checks
+    from parl_tf.report.tables.masking import OUTCOMES
 
-    outcomes = {True: "pass", False: "FAIL", None: "not run"}
-    rows = [[c.target, c.check, outcomes[c.passed], c.detail] for c in masking_checks(records)]
+    rows = [[c.target, c.check, OUTCOMES[c.passed], c.detail] for c in masking_checks(records)]
     print_table("Does it only mask gradients?", ["target", "expected", "outcome", "in %"], rows)
 
 
