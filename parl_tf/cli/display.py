@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from parl_tf.evaluation.diagnostics import masking_checks
+from parl_tf.report.tables.masking import OUTCOMES
 from parl_tf.results.records import Record
 
 _ANY_WIDTH = 10_000
@@ -37,8 +38,7 @@ def threats(records: Sequence[Record]) -> str:
 
 def print_checks(records: Sequence[Record]) -> None:
     """Prints the checks for masked gradients."""
-    outcomes = {True: "pass", False: "FAIL", None: "not run"}
-    rows = [[c.target, c.check, outcomes[c.passed], c.detail] for c in masking_checks(records)]
+    rows = [[c.target, c.check, OUTCOMES[c.passed], c.detail] for c in masking_checks(records)]
     print_table("Does it only mask gradients?", ["target", "expected", "outcome", "in %"], rows)
 
 

@@ -4,10 +4,13 @@ import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parl_tf.cli.common import finite, run
 from parl_tf.cli.output import Parser
+
+if TYPE_CHECKING:
+    from parl_tf.report.tables.cells import Table
 
 
 def parser() -> argparse.ArgumentParser:
@@ -16,13 +19,14 @@ def parser() -> argparse.ArgumentParser:
         prog="parl-report",
         description="Makes the paper's tables and figures, checks for masked gradients and one "
         "HTML page from the records of parl-attack and parl-diversity. Training seeds of one "
-        "setting become a mean and a deviation; records that cannot be compared are refused.",
+        "setting become a mean and a standard deviation; records that are not comparable are "
+        "refused.",
     )
     tool.add_argument(
         "results",
         nargs="+",
         metavar="RESULTS",
-        help="results files, and folders with such files somewhere below",
+        help="results files, and folders that are searched for them",
     )
     tool.add_argument(
         "--out",
@@ -34,8 +38,8 @@ def parser() -> argparse.ArgumentParser:
         "--epsilon",
         type=finite,
         metavar="E",
-        help="strength of the attacks in Table 1; default: 0.07 if it was run, else the largest "
-        "up to 0.1",
+        help="radius of the attacks in Table 1; default: 0.07 if it was run, else the largest up "
+        "to 0.1",
     )
     tool.add_argument(
         "--json",
@@ -76,7 +80,7 @@ def _report(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _as_json(table) -> list[dict[str, Any]]:
+def _as_json(table: "Table") -> list[dict[str, Any]]:
     """The cells of a table for programs."""
     return [
         {

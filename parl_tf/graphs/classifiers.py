@@ -51,10 +51,11 @@ def check_logits_classifier(model: object) -> None:
 def check_logits(answers: Any, who: str = "The model") -> None:
     """Raises where a classifier's answers are probabilities, scaled, negated or not.
 
-    Rows of probabilities have values of one sign and the same sum for every image. So do logits only
-    if they are the same for all images, as with a head that is initialised with zeros; rows that do
-    not vary count as probabilities if they sum to 1 or -1. Log-probabilities, which are logits, have
-    other sums. So do sigmoids: where the graph does not show them, they pass for logits.
+    Rows of probabilities have values of one sign and the same sum for every image. So do logits
+    only if they are the same for all images, as with a head that is initialised with zeros; rows
+    that do not vary count as probabilities if they sum to 1 or -1. Log-probabilities, which are
+    logits, have other sums. So do sigmoids: where the graph does not show them, they pass for
+    logits.
 
     Args:
         answers: Array (images, classes), for a few different images. Not checked where values are

@@ -67,7 +67,7 @@ CHANGES = {
     ),
     "another training": (
         pgd(card("parl7", 1, recipe={"epochs": 200})),
-        "targets of PARL/7 that differ in their seeds only.*recipe.batch_size 64",
+        "targets of PARL/7 that differ only in their seeds.*recipe.batch_size 64",
     ),
     "another argument": (
         pgd(

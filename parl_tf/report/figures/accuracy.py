@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from parl_tf.errors import InputError
 from parl_tf.report.figures.drawing import Point, Series, draw_curves, drawn, save_figure
-from parl_tf.report.records.labels import attack_label, dataset_label, dataset_name, plain
+from parl_tf.report.records.labels import attack_label, dataset_label, dataset_name, sanitized
 from parl_tf.report.tables.accuracy import attack_names, crafted_on, distinct
 from parl_tf.results.keys import AttackKey
 from parl_tf.results.records import Record
@@ -63,7 +63,7 @@ def _points(records: Sequence[Record], target: str, attack: AttackKey) -> list[P
 def _title(attacked: Sequence[Record]) -> str:
     """What a figure's numbers are of."""
     first = attacked[0]
-    source = f" from {plain(first.surrogate.name)}" if first.surrogate else ""
+    source = f" from {sanitized(first.surrogate.name)}" if first.surrogate else ""
     parts = [
         dataset_label(dataset_name(first.data)),
         _THREATS[first.threat_model] + source,

@@ -1,10 +1,10 @@
 """Figures 3 to 5: accuracy against epsilon."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from matplotlib.figure import Figure
 
-from parl_tf.report.figures.drawing import Series, draw_curves, drawn
+from parl_tf.report.figures.drawing import Point, Series, draw_curves, drawn
 from parl_tf.report.records.collection import Collection, Result
 from parl_tf.report.records.labels import (
     attack_label,
@@ -21,6 +21,7 @@ from parl_tf.report.records.selection import (
     where,
 )
 from parl_tf.report.tables.cells import mean_accuracy, over_seeds
+from parl_tf.results.settings import Setting
 
 
 def black_box_figure(
@@ -31,10 +32,10 @@ def black_box_figure(
     Args:
         collection: Records that agree.
         dataset: Name of the data set.
-        of_layers: Whether to draw PARL alone, by its number of layers (Figure 5).
+        of_layers: Whether to draw only PARL, by number of layers (Figure 5).
 
     Returns:
-        The figure and the results drawn; None without results.
+        The figure and the results that it shows; None if there are none.
     """
     group = find(groups_of(collection.results), dataset, "black_box", SINGLE_SURROGATE)
     if group is None:
@@ -56,7 +57,7 @@ def white_box_figure(collection: Collection, dataset: str) -> tuple[Figure, list
         dataset: Name of the data set.
 
     Returns:
-        The figure and the results drawn; None without results.
+        The figure and the results that it shows; None if there are none.
     """
     group = find(groups_of(collection.results), dataset, "white_box", WHITE_BOX)
     return None if group is None else _figure(group, group.results, "white box", collection)
@@ -90,18 +91,20 @@ def _figure(
                 for setting in settings
             ]
     parts = [dataset_label(group.dataset), made, f"n = {group.num_examples:,}"]
-    parts += ["mean over restarts, over seeds ± standard deviation"]
+    parts += ["mean over restarts and seeds ± standard deviation over seeds"]
     return draw_curves(panels, drawn(", ".join(parts))), used
 
 
-def _label(items, setting) -> str:
+def _label(items: Iterable[Result], setting: Setting) -> str:
     """A setting with its number of seeds."""
     seeds = len({item.seed for item in items if item.setting == setting})
     return f"{setting.label} ({seeds} seed{'s' if seeds > 1 else ''})"
 
 
-def _points(items, setting, value) -> list[tuple[float, float, float | None]]:
-    """Epsilon, mean and deviation of a setting."""
+def _points(
+    items: Iterable[Result], setting: Setting, value: Callable[[list], float | None]
+) -> list[Point]:
+    """Epsilon, mean and standard deviation of a setting."""
     own = [item for item in items if item.setting == setting]
     points = []
     for epsilon in sorted({item.record.epsilon for item in own}):
@@ -111,6 +114,6 @@ def _points(items, setting, value) -> list[tuple[float, float, float | None]]:
     return points
 
 
-def _worst(same: list) -> float | None:
-    """Per-example worst case over restarts of one result, in per cent."""
+def _worst(same: list[Result]) -> float | None:
+    """Per-example worst case over the restarts of the first result, in per cent."""
     return 100 * same[0].record.worst_case_accuracy

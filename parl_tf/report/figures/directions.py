@@ -1,6 +1,10 @@
 """Figure 1: an image, members' loss gradients, and the angle between them."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from parl_tf.report.figures.drawing import ReportFigure, drawn
@@ -14,15 +18,18 @@ _COLUMNS = 4
 def gradient_figure(
     collection: Collection, dataset: str
 ) -> tuple[Figure, list[Measurement]] | None:
-    """Figure 1: the two members of an unprotected ensemble that see most alike, and PARL's least.
+    """Figure 1: loss gradients of two members of an unprotected ensemble, and of two of PARL.
+
+    Of the unprotected ensemble it shows the pair with the most similar gradients, of PARL the
+    pair with the least similar ones.
 
     Args:
         collection: Records that agree.
         dataset: Name of the data set.
 
     Returns:
-        The figure and the measures drawn; None without an unprotected ensemble and PARL, measured
-        on the same image.
+        The figure and the measurements that it shows; None unless an unprotected ensemble and
+        PARL were measured on the same image.
     """
     here = [item for item in collection.measurements if item.dataset == dataset]
     parl = [s for s in ordered_settings(i.setting for i in here) if s.parl_layers]
@@ -43,7 +50,9 @@ def gradient_figure(
     return figure, [alike, diverse]
 
 
-def _draw_row(row, item, choose, text) -> None:
+def _draw_row(
+    row: Sequence[Axes], item: Measurement, choose: Callable[[list[float]], Any], text: str
+) -> None:
     """The image, the gradients of a pair of members, and their directions."""
     gradients = np.array(item.record.example["gradients"], float)
     pairs = item.record.pairs
@@ -55,8 +64,8 @@ def _draw_row(row, item, choose, text) -> None:
     for axis, picture, title in zip(row, pictures, titles, strict=False):
         signed = picture.ndim == 2 and title != item.setting.label
         largest = (np.percentile(np.abs(picture), 99) or 1.0) if signed else 1.0
-        limits = {"vmin": -largest if signed else 0.0, "vmax": largest}
-        axis.imshow(picture, cmap="PuOr" if signed else "gray", interpolation="nearest", **limits)
+        colors, smallest = ("PuOr", -largest) if signed else ("gray", 0.0)
+        axis.imshow(picture, colors, vmin=smallest, vmax=largest, interpolation="nearest")
         axis.set_title(drawn(title), fontsize="medium")
         axis.set_axis_off()
     mean = float(np.mean(item.record.gradient_cosines))
@@ -66,8 +75,8 @@ def _draw_row(row, item, choose, text) -> None:
     )
 
 
-def _draw_directions(axis, cosine, members) -> None:
-    """Two arrows at the angle of a cosine."""
+def _draw_directions(axis: Axes, cosine: float, members: Sequence[int]) -> None:
+    """Draws two arrows at the angle of a cosine."""
     angle = np.arccos(np.clip(cosine, -1, 1))
     turned = np.pi / 2 - angle / 2  # both lean to their side of the vertical
     for member, at in zip(members, (turned, turned + angle), strict=True):
@@ -90,7 +99,7 @@ def _cosine(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _as_picture(array: np.ndarray, *, signed: bool = False) -> np.ndarray:
-    """An array (height, width, channels) as colours, or as the mean over channels."""
+    """An array (height, width, channels) in colour if it can be, else as the mean over channels."""
     if not signed and array.shape[-1] == 3:
         return np.clip(array, 0, 1)
     return array.mean(axis=-1)

@@ -1,4 +1,4 @@
-"""What figures have in common: how series look, curves in panels, files."""
+"""Shared by all figures: the look of series, curves in panels, files."""
 
 import dataclasses
 import io
@@ -12,10 +12,11 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-# Okabe and Ito's palette, told apart by the colour-blind, without its yellow, which is too light
-# on white; markers and dashes tell lines apart in grey.
+# Okabe and Ito's palette, which is safe for colour-blind readers, without its yellow, which is too
+# light on white. Markers and dashes tell lines apart in greyscale.
 _COLORS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
 _MARKERS = "osDv^<>p*h8"
 _DASHES = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
@@ -34,8 +35,8 @@ class Series:
 
     Attributes:
         label: Its name in the legend.
-        points: x, y and the deviation of y, where there is one.
-        index: Decides how it looks: the same in all panels and figures.
+        points: Its points.
+        index: Decides its look, so that a series looks the same in all panels and figures.
     """
 
     label: str
@@ -44,7 +45,7 @@ class Series:
 
 
 class ReportFigure(Figure):
-    """A figure that notebooks show as it is."""
+    """A figure that notebooks display without pyplot."""
 
     def _repr_png_(self) -> bytes:
         """The figure as a PNG file, for notebooks."""
@@ -65,17 +66,17 @@ def look(index: int) -> dict[str, Any]:
 
 
 def drawn(text: str) -> str:
-    """Text that a figure shows as it is, without formulas, and in its legend."""
+    """Text that matplotlib shows as it is: no formula, and not left out of a legend."""
     escaped = text.replace("$", r"\$")
     return f" {escaped}" if escaped.startswith("_") else escaped
 
 
 def draw_curves(panels: Mapping[str, Sequence[Series]], title: str) -> Figure:
-    """Accuracy in per cent against epsilon.
+    """Draws accuracy in per cent against epsilon.
 
     Args:
         panels: Series by the title of their panel; at least one with points.
-        title: What the numbers are of.
+        title: Title of the figure.
     """
     columns = min(len(panels), 4 if len(panels) in (4, 7, 8) else 3)
     rows = math.ceil(len(panels) / columns)
@@ -87,9 +88,9 @@ def draw_curves(panels: Mapping[str, Sequence[Series]], title: str) -> Figure:
             if line.points:
                 found.setdefault(line.label, _draw(axis, line))
         axis.set(title=drawn(name), xlabel="epsilon (pixels in [0, 1])", ylim=(-2, 102))
-        axis.xaxis.set_major_locator(MaxNLocator(4))  # more would run into each other
+        axis.xaxis.set_major_locator(MaxNLocator(4))  # more would overlap
         axis.grid(alpha=0.3)
-        axis.tick_params(labelbottom=True)  # also above a panel that is not there
+        axis.tick_params(labelbottom=True)  # also above an empty place
     for axis in axes[len(panels) :]:
         axis.remove()
     for axis in axes[: len(panels) : columns]:
@@ -99,7 +100,7 @@ def draw_curves(panels: Mapping[str, Sequence[Series]], title: str) -> Figure:
 
 
 def finish(figure: Figure, found: Mapping[str, Any], title: str) -> None:
-    """Gives a figure its legend, below, and its title, in lines that fit."""
+    """Adds a title, wrapped to the figure's width, and a legend below."""
     width = int(figure.get_figwidth() * 12)
     labels = [drawn(label) for label in found]
     longest = max(map(len, labels), default=1)
@@ -111,9 +112,9 @@ def finish(figure: Figure, found: Mapping[str, Any], title: str) -> None:
 
 
 def figure_bytes(figure: Figure, kind: str) -> bytes:
-    """A figure as the content of a file, the same for the same figure; `kind` is png or svg."""
+    """Content of a figure's file, always the same for one figure; `kind` is "png" or "svg"."""
     content = io.BytesIO()
-    if figure.get_layout_engine():  # once for all formats
+    if figure.get_layout_engine():  # laid out once, so that all formats agree
         figure.draw_without_rendering()
         figure.set_layout_engine(None)
     with matplotlib.rc_context({"svg.hashsalt": "parl_tf"}):
@@ -122,14 +123,14 @@ def figure_bytes(figure: Figure, kind: str) -> bytes:
 
 
 def save_figure(figure: Figure, path: str | os.PathLike) -> None:
-    """Writes a figure to a file whose ending decides the format."""
+    """Writes a figure to a file whose extension decides the format."""
     kind = pathlib.Path(path).suffix.removeprefix(".").lower()
     with matplotlib.rc_context({"svg.hashsalt": "parl_tf"}):
         figure.savefig(path, dpi=150, metadata=_FORMATS.get(kind))
 
 
-def _draw(axis: Axes, line: Series) -> Any:
-    """Draws a series, with error bars where its points have them."""
+def _draw(axis: Axes, line: Series) -> Line2D:
+    """Draws a series, with error bars where its points have deviations."""
     x, y, deviations = zip(*line.points, strict=True)
     (drawn_line,) = axis.plot(x, y, **look(line.index))
     bars = [(a, b, d) for a, b, d in zip(x, y, deviations, strict=True) if d is not None]

@@ -1,17 +1,19 @@
-"""Figures 2 and 6: how alike members see, layer by layer."""
+"""Figures 2 and 6: CKA between members, layer by layer."""
 
 import math
 import os
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from parl_tf.errors import InputError
 from parl_tf.report.figures.drawing import ReportFigure, drawn, finish, look, save_figure
 from parl_tf.report.records.collection import Collection, Measurement
-from parl_tf.report.records.labels import dataset_label, ordered_settings, plain
+from parl_tf.report.records.labels import dataset_label, ordered_settings, sanitized
 from parl_tf.results.diversity import DiversityRecord
 from parl_tf.results.settings import UNPROTECTED
 
@@ -24,15 +26,15 @@ def similarity_figure(
     Args:
         collection: Records that agree.
         dataset: Name of the data set.
-        of_layers: Whether to draw PARL by its number of layers (Figure 6), instead of an
-            unprotected ensemble beside PARL of most layers (Figure 2).
+        of_layers: Whether to draw PARL by number of layers (Figure 6), not an unprotected
+            ensemble next to the PARL with the most layers (Figure 2).
 
     Returns:
-        The figure and the measures drawn; None unless all that it compares is there: an
-        unprotected ensemble and PARL, or any PARL.
+        The figure and the measurements that it shows. None unless there are measurements of
+        PARL and, in Figure 2, of an unprotected ensemble.
 
     Raises:
-        InputError: Measures of one setting with another number of layers or members.
+        InputError: Measurements of one setting differ in their number of layers or members.
     """
     here = [item for item in collection.measurements if item.dataset == dataset]
     parl = [s for s in ordered_settings(i.setting for i in here) if s.parl_layers]
@@ -46,27 +48,29 @@ def similarity_figure(
 
 
 def cka_figure(records: Sequence[DiversityRecord], path: str | os.PathLike | None = None) -> Figure:
-    """Draws the CKA of members at each layer, a panel for each pair and lines for each ensemble.
+    """Draws the CKA between members at each layer, a panel for each pair of members.
 
     Args:
-        records: Measures of ensembles of one number of members on the same images.
-        path: File to write; its ending decides the format.
+        records: Measurements on the same images of ensembles with equally many members.
+        path: File to write; its extension decides the format.
 
     Returns:
         The figure.
 
     Raises:
-        InputError: No record, or records of other images or numbers of members.
+        InputError: No record, or records that differ in images or in the number of members.
 
     Example:
         >>> figure = parl_tf.cka_figure([measured], "cka.png")
     """
     by_name: dict[str, list[DiversityRecord]] = {}
     for record in records:
-        by_name.setdefault(plain(record.target.name), []).append(record)
+        by_name.setdefault(sanitized(record.target.name), []).append(record)
     images = {record.data["fingerprint"] for record in records}
     if len(images) != 1:
-        raise InputError(f"Expected measures on one set of images. Received: {len(images)} sets.")
+        raise InputError(
+            f"Expected measurements on one set of images. Received: {len(images)} sets."
+        )
     figure = _figure(by_name, range(len(by_name)))
     if path is not None:
         save_figure(figure, path)
@@ -74,13 +78,16 @@ def cka_figure(records: Sequence[DiversityRecord], path: str | os.PathLike | Non
 
 
 def _figure(by_name: dict[str, list[DiversityRecord]], ranks: Sequence[int]) -> Figure:
-    """A panel for each pair; mean and deviation over the records of a name."""
+    """A panel for each pair of members; mean and deviation over the records of a name."""
     first = next(iter(by_name.values()))[0]
     pairs = first.pairs
     for name, records in by_name.items():
         shapes = {np.array(record.cka, float).shape for record in records}
         if len(shapes) > 1 or any(record.pairs != pairs for record in records):
-            raise InputError(f"Expected measures of as many layers and members. Received: {name}.")
+            raise InputError(
+                "Expected measurements of equally many layers and members. Received: others for "
+                f"{name}."
+            )
     columns = min(len(pairs), 3)
     rows = math.ceil(len(pairs) / columns)
     figure = ReportFigure(figsize=(max(3.2 * columns, 5.5), 2.9 * rows + 1.6), layout="constrained")
@@ -106,14 +113,14 @@ def _figure(by_name: dict[str, list[DiversityRecord]], ranks: Sequence[int]) -> 
         axis.remove()
     for axis in axes[: len(pairs) : columns]:
         axis.set_ylabel("linear CKA")
-    title = [dataset_label(plain(first.data.get("name", "images")))]
-    title += [f"n = {first.data['num_examples']}", f"layers' {plain(first.tap)} outputs"]
+    title = [dataset_label(sanitized(first.data.get("name", "images")))]
+    title += [f"n = {first.data['num_examples']}", f"{sanitized(first.tap)} outputs of the layers"]
     finish(figure, handles, drawn(", ".join(title)))
     return figure
 
 
-def _line(axis, values: np.ndarray, rank: int, dashes: str):
-    """Draws the mean over seeds (seeds, layers), and their deviation as a band."""
+def _line(axis: Axes, values: np.ndarray, rank: int, dashes: str) -> Line2D:
+    """Draws the mean over seeds of values (seeds, layers), and their deviation as a band."""
     layers = np.arange(1, values.shape[1] + 1)
     mean = values.mean(axis=0)
     style = {**look(rank), "linestyle": dashes, "markersize": 4}
@@ -127,6 +134,6 @@ def _line(axis, values: np.ndarray, rank: int, dashes: str):
 
 
 def _mean(values: np.ndarray) -> str:
-    """Mean over layers, pairs and seeds, of what is defined."""
+    """Mean over layers, pairs and seeds, of the defined values."""
     defined = values[np.isfinite(values)]
     return f"{defined.mean():.2f}" if defined.size else "not defined"

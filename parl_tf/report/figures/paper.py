@@ -1,4 +1,4 @@
-"""The paper's figures, for each data set with the records they need."""
+"""The paper's figures, drawn for each data set that has the records for it."""
 
 import dataclasses
 import re
@@ -10,30 +10,30 @@ from matplotlib.figure import Figure
 from parl_tf.report.figures.curves import black_box_figure, white_box_figure
 from parl_tf.report.figures.directions import gradient_figure
 from parl_tf.report.figures.layers import similarity_figure
-from parl_tf.report.records.collection import Collection
+from parl_tf.report.records.collection import Collection, Origin
 from parl_tf.report.records.labels import dataset_label, ordered_datasets, ordered_settings
 from parl_tf.report.tables.captions import on_images, trained
-from parl_tf.report.tables.cells import Origin
 
 _BARS = (
-    "Points are means over training seeds, bars one sample standard deviation. PGD is the mean "
+    "Points are means over training seeds; bars are one sample standard deviation. PGD is the mean "
     "over restarts, PGD worst the per-image worst case over them."
 )
 _BANDS = (
-    "Solid: biased, as in the paper; dashed: unbiased, which wide layers and few images do not "
-    "raise. Bands are one sample standard deviation over training seeds."
+    "Solid lines are biased CKA, as in the paper; dashed lines are unbiased CKA, which wide layers "
+    "and few images do not inflate. Bands are one sample standard deviation over training seeds."
 )
 _DRAWN: dict[int, tuple[str, str, Callable[..., Any], dict[str, bool]]] = {
     1: (
-        "Figure 1: loss gradients of members, and the angle between them",
-        "Above the two members of an unprotected ensemble whose gradients on this image are most "
-        "alike, below the two of PARL whose gradients are least alike: chosen extremes, with the "
-        "mean over all pairs and images beside them. Gradients are means over colours.",
+        "Figure 1: loss gradients of members and the angle between them",
+        "Top: the two members of an unprotected ensemble whose gradients on this image are most "
+        "alike. Bottom: the two members of PARL whose gradients are least alike. Both are chosen "
+        "extremes; the mean over all pairs and images is given next to them. Gradients are "
+        "averaged over colour channels.",
         gradient_figure,
         {},
     ),
     2: (
-        "Figure 2: how alike members see, layer by layer, unprotected and with PARL",
+        "Figure 2: CKA between members by layer, unprotected and with PARL",
         _BANDS,
         similarity_figure,
         {},
@@ -41,13 +41,13 @@ _DRAWN: dict[int, tuple[str, str, Callable[..., Any], dict[str, bool]]] = {
     3: ("Figure 3: accuracy against epsilon, black box", _BARS, black_box_figure, {}),
     4: ("Figure 4: accuracy against epsilon, white box", _BARS, white_box_figure, {}),
     5: (
-        "Figure 5: accuracy against epsilon by PARL's number of layers, black box",
+        "Figure 5: accuracy against epsilon for PARL's numbers of layers, black box",
         _BARS,
         black_box_figure,
         {"of_layers": True},
     ),
     6: (
-        "Figure 6: how alike members see, by PARL's number of layers",
+        "Figure 6: CKA between members by layer, for PARL's numbers of layers",
         _BANDS,
         similarity_figure,
         {"of_layers": True},
@@ -60,13 +60,13 @@ class Drawing:
     """A figure of the report.
 
     Attributes:
-        number: The paper's number of it.
-        name: Name of its files, without ending.
+        number: Its number in the paper.
+        name: Name of its files, without extension.
         title: Its title.
-        caption: Sentences below it.
-        alternative: What it shows, for those who do not see it.
+        caption: Its caption.
+        alternative: Text for readers who do not see the image.
         figure: The figure.
-        origins: Results drawn.
+        origins: Results that it shows.
     """
 
     number: int
@@ -79,7 +79,7 @@ class Drawing:
 
 
 def draw_all(collection: Collection) -> list[Drawing]:
-    """All figures whose records are there, by number and data set."""
+    """Draws all figures that there are records for, by number and data set."""
     items: list[Origin] = [*collection.results, *collection.measurements]
     datasets = ordered_datasets(item.dataset for item in items)
     names = file_names(datasets)
@@ -115,7 +115,7 @@ def not_drawn(drawings: Sequence[Drawing]) -> list[str]:
 
 
 def file_names(datasets: Sequence[str]) -> dict[str, str]:
-    """What figures of each data set have behind their number: nothing if there is only one."""
+    """Endings of the figures' names, by data set; empty if there is only one data set."""
     if len(datasets) < 2:
         return dict.fromkeys(datasets, "")
     names: dict[str, str] = {}

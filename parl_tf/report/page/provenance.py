@@ -3,10 +3,9 @@
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
-from parl_tf.report.records.collection import Result, Source
-from parl_tf.report.records.labels import dataset_label, plain, seed_of
+from parl_tf.report.records.collection import Origin, Result, Source
+from parl_tf.report.records.labels import dataset_label, sanitized, seed_of
 from parl_tf.report.tables.captions import described
-from parl_tf.report.tables.cells import Origin
 from parl_tf.results.keys import AttackKey
 from parl_tf.results.records import ModelCard
 from parl_tf.results.settings import Setting
@@ -128,12 +127,12 @@ class Provenance:
         dataset = (card.config or {}).get("dataset")
         trained_on = _UNKNOWN
         if isinstance(dataset, dict):
-            trained_on = dataset_label(plain(dataset.get("name")))
-            trained_on += f" ({plain(dataset.get('fingerprint'))})"
+            trained_on = dataset_label(sanitized(dataset.get("name")))
+            trained_on += f" ({sanitized(dataset.get('fingerprint'))})"
         model = (
             Setting.of(card).label,
-            plain(card.name),
-            plain(card.fingerprint),
+            sanitized(card.name),
+            sanitized(card.fingerprint),
             _UNKNOWN if seed is None else str(seed),
             trained_on,
         )
@@ -145,7 +144,7 @@ class Provenance:
 
     def _version(self, versions: Mapping[str, str]) -> str:
         """Name of a set of versions in its list."""
-        text = ", ".join(f"{plain(name)} {plain(value)}" for name, value in versions.items())
+        text = ", ".join(f"{sanitized(package)} {sanitized(v)}" for package, v in versions.items())
         return self._versions.setdefault(text or _UNKNOWN, f"V{len(self._versions) + 1}")
 
 
@@ -168,4 +167,4 @@ def _distinct(names: Iterable[str]) -> tuple[str, ...]:
 
 def _texts(texts: Iterable[str]) -> str:
     """Distinct texts in a line."""
-    return ", ".join(_distinct(map(plain, texts)))
+    return ", ".join(_distinct(map(sanitized, texts)))

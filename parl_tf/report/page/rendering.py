@@ -8,10 +8,10 @@ import jinja2
 
 from parl_tf.report.figures.paper import Drawing, not_drawn
 from parl_tf.report.page.provenance import Provenance
-from parl_tf.report.records.collection import Collection
+from parl_tf.report.records.collection import Collection, Origin
 from parl_tf.report.records.labels import NOT_RUN
 from parl_tf.report.tables import masking
-from parl_tf.report.tables.cells import Origin, Table
+from parl_tf.report.tables.cells import Table
 from parl_tf.report.tables.masking import Diagnosis
 from parl_tf.report.tables.published import CITATION
 

@@ -1,10 +1,10 @@
-"""From results files to a folder with the report."""
+"""Writes a report of results files into a folder."""
 
 import dataclasses
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from parl_tf.errors import ExistingRunError
 from parl_tf.report.figures.drawing import figure_bytes
@@ -29,13 +29,13 @@ _OWN = re.compile(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-    """What was written.
+    """A report that was written.
 
     Attributes:
         tables: The tables.
         files: Names of the files.
         not_run: Titles of figures without records.
-        unfinished: Results files whose evaluations stopped before their end.
+        unfinished: Results files whose evaluations did not run to the end.
 
     Example:
         >>> parl_tf.save_diversity(measured, "diversity.json")
@@ -55,22 +55,23 @@ def write_report(
     *,
     epsilon: float | None = None,
 ) -> Report:
-    """Makes tables, figures and a page from result records.
+    """Writes tables, figures and an HTML page made from result records.
 
     Args:
-        results: Results files, and folders with such files somewhere below, several or one.
+        results: A results file or a folder, or several. Folders are searched recursively.
         out: Folder to write into; an earlier report there is replaced.
-        epsilon: Strength that Table 1 is of; None for 0.07, or else the largest one up to 0.1.
+        epsilon: Radius of the attacks in Table 1; None for 0.07 if it was run, else the largest
+            up to 0.1.
 
     Returns:
-        What was written.
+        The tables and the names of the files written.
 
     Raises:
-        InputError: No record, records that cannot stand in one table, or an epsilon that was not
-            run.
-        MissingFileError: No such file or folder.
-        UnreadableFileError: A file that is not what its name says.
-        ExistingRunError: There are files in `out` of the names of a report, and no report.
+        InputError: There is no record, records are not comparable, or the epsilon was not run.
+        MissingFileError: A file or folder does not exist.
+        UnreadableFileError: A file is damaged or is no results file.
+        ExistingRunError: `out` is a file, or holds files named like those of a report that are
+            not part of one.
 
     Example:
         >>> records = parl_tf.evaluate_robustness(
@@ -102,7 +103,7 @@ def write_report(
         files[f"{table.name}.csv"] = to_csv(table).encode()
         files[f"{table.name}.tex"] = to_latex(table).encode()
     files["diagnostics.md"] = checks_to_markdown(diagnosed).encode()
-    _write(folder, {PAGE: page.encode(), **files})  # the page first: by it others are known
+    _write(folder, {PAGE: page.encode(), **files})  # the page first: it marks the others as ours
     return Report(
         tables=tables,
         files=sorted([PAGE, *files]),
@@ -120,20 +121,20 @@ def check_can_report(folder: pathlib.Path) -> None:
     is_report = page.is_file() and GENERATOR in page.read_text(encoding="utf-8", errors="replace")
     if own and not is_report:
         raise ExistingRunError(
-            f"{folder} holds {own[0].name}, and no report that it would be part of. Expected a "
-            "new folder, or that of an earlier report; nothing was changed."
+            f"{folder} holds {own[0].name}, which is not part of an earlier report. Expected a new "
+            "folder, or that of an earlier report. Nothing was changed."
         )
 
 
-def _own_files(folder) -> list[pathlib.Path]:
-    """Files of the names that a report has."""
+def _own_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Files in a folder that are named like those of a report."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if _OWN.fullmatch(path.name))
 
 
-def _write(folder, files) -> None:
-    """Replaces the report in a folder."""
+def _write(folder: pathlib.Path, files: Mapping[str, bytes]) -> None:
+    """Writes a report, and removes what is left of an earlier one."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in _own_files(folder):
         if path.name not in files:

@@ -1,86 +1,98 @@
-"""Whether records can stand in one table."""
+"""Checks that records are comparable."""
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from parl_tf.defences.former_arguments import completed
 from parl_tf.errors import InputError
-from parl_tf.report.records.collection import Collection, Measurement, Result
-from parl_tf.report.records.labels import plain
+from parl_tf.report.records.collection import Collection, Measurement, Origin, Result
+from parl_tf.report.records.labels import sanitized
 
-# What seeds of one setting may differ in: the seed itself, the start that was trained from it, and
-# what does not decide a result.
+# What the targets of one setting may differ in: the seed and what follows from it, and what does
+# not affect results.
 _FREE = {
     *("seed", "arguments.seed", "dataset.seed", "start_from"),
     *("deterministic", "devices", "versions", "format"),
 }
 _UNSEEN = object()
 
-Described = Result | Measurement
+T = TypeVar("T")
+SomeOrigin = TypeVar("SomeOrigin", bound=Origin)
+K = TypeVar("K", bound=Hashable)
 
 
 def agreed(collection: Collection) -> Collection:
-    """Checks that what is put into one table is of one kind, and keeps each record once.
+    """Checks that the records of a table are comparable, and drops repeated ones.
 
     Args:
-        collection: What was read.
+        collection: Records as they were read.
 
     Returns:
-        The same without repetitions.
+        The records, each once.
 
     Raises:
-        InputError: Contradicting records of one result; targets of one setting that differ in
-            more than their seed; records of one protocol and data set that differ in images,
-            surrogates, hyperparameters, strengths or seed.
+        InputError: Two records of one result contradict each other; targets of one setting differ
+            in more than their seed; or records of one protocol and data set differ in their
+            images, surrogates, hyperparameters, epsilons or seed.
     """
     results = _each_once(collection.results, _identity, _verdict)
     measurements = _each_once(collection.measurements, _measured, _measures)
-    described: list[Described] = [*results, *measurements]
-    for _, group in _grouped(described, lambda item: item.dataset):
-        _check_copies(group)
-        _check_settings(group)
+    described: list[Origin] = [*results, *measurements]
+    for _, of_dataset in _grouped(described, lambda item: item.dataset):
+        _check_copies(of_dataset)
+        _check_settings(of_dataset)
     attacked = [result for result in results if result.record.threat_model != "clean"]
     for (_, protocol, threat_model), group in _grouped(
         attacked,
         lambda item: (item.dataset, item.record.protocol, item.record.threat_model),
     ):
         _check_protocol(group, f"protocol {protocol}, {threat_model.replace('_', ' ')}")
-    for dataset, group in _grouped(measurements, lambda item: item.dataset):
+    for dataset, measured in _grouped(measurements, lambda item: item.dataset):
         for name in ("fingerprint", "num_examples"):
-            _check_equal(
-                group, f"{name} of images of {dataset}", lambda i, n=name: i.record.data[n]
-            )
-        _check_equal(group, f"tap of measures on {dataset}", lambda item: item.record.tap)
-        _check_equal(group, f"attack of measures on {dataset}", lambda item: item.record.attack)
+            value = functools.partial(_of_images, name)
+            _check_equal(measured, f"{name} of images of {dataset}", value)
+        _check_equal(measured, f"tap of measurements on {dataset}", lambda item: item.record.tap)
+        attack = f"attack of measurements on {dataset}"
+        _check_equal(measured, attack, lambda item: item.record.attack)
     return dataclasses.replace(collection, results=results, measurements=measurements)
 
 
-def _grouped(items: Iterable[Any], key) -> list[tuple[Any, list[Any]]]:
+def _of_images(name: str, item: Origin) -> object:
+    """What a record says of its images under a name."""
+    return item.record.data[name]
+
+
+def _grouped(items: Iterable[T], key: Callable[[T], K]) -> list[tuple[K, list[T]]]:
     """Items by a key, in the order of its first appearance."""
-    groups: dict[Hashable, list[Any]] = {}
+    groups: dict[K, list[T]] = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)
     return list(groups.items())
 
 
-def _each_once(items, identity, content):
-    """Items without repetitions; raises for those that contradict each other."""
-    kept: dict[Hashable, Any] = {}
+def _each_once(
+    items: Iterable[SomeOrigin],
+    identity: Callable[[SomeOrigin], Hashable],
+    content: Callable[[SomeOrigin], object],
+) -> list[SomeOrigin]:
+    """Items without repetitions; raises for two of one identity and different content."""
+    kept: dict[Hashable, SomeOrigin] = {}
     for item in items:
         first = kept.setdefault(identity(item), item)
         if content(first) != content(item):
             raise InputError(
-                f"Expected one result for {item.setting} "
-                f"({plain(item.record.target.fingerprint)}). Received: two that contradict each "
+                f"Expected one result for {item.setting}, weights "
+                f"{sanitized(item.record.target.fingerprint)}. Received: two that contradict each "
                 f"other, in {first.source.file} and {item.source.file}."
             )
     return list(kept.values())
 
 
-def _identity(item):
-    """What result a record is of."""
+def _identity(item: Result) -> Hashable:
+    """What a record is the result of."""
     record = item.record
     surrogate = record.surrogate.fingerprint if record.surrogate else None
     clean = record.threat_model == "clean"
@@ -99,25 +111,27 @@ def _identity(item):
     )
 
 
-def _verdict(item):
-    """What a record says, but for wall time and versions."""
+def _verdict(item: Result) -> list[list[int]]:
+    """What a record found, without wall time and versions."""
     return item.record.correct
 
 
-def _measured(item):
-    """What a record of diversity is of."""
+def _measured(item: Measurement) -> Hashable:
+    """What a record of diversity is a measurement of."""
     record = item.record
     images = record.data["fingerprint"]
     return (item.dataset, images, item.setting, item.seed, record.target.fingerprint, record.tap)
 
 
-def _measures(item):
-    """What a record of diversity says, but for wall time and versions."""
+def _measures(item: Measurement) -> dict[str, Any]:
+    """What a record of diversity found, without wall time and versions."""
     values = dataclasses.asdict(item.record)
     return {name: values[name] for name in ("cka", "unbiased_cka", "transfer", "gradient_cosines")}
 
 
-def _check_equal(group, what, value) -> None:
+def _check_equal(
+    group: Sequence[SomeOrigin], what: str, value: Callable[[SomeOrigin], object]
+) -> None:
     """Raises unless a value is the same for all."""
     first = group[0]
     for item in group[1:]:
@@ -128,16 +142,16 @@ def _check_equal(group, what, value) -> None:
             )
 
 
-def _check_copies(group: Sequence[Described]) -> None:
-    """Raises if a name stands for two copies of a data set."""
+def _check_copies(group: Sequence[Origin]) -> None:
+    """Raises if one name stands for two copies of a data set."""
     known = [item for item in group if item.record.data.get("dataset_fingerprint") is not None]
     if known:
         what = f"copy of {known[0].dataset}"
         _check_equal(known, what, lambda item: item.record.data["dataset_fingerprint"])
 
 
-def _check_settings(group: Sequence[Described]) -> None:
-    """Raises if targets of one label differ in more than their seeds, or of one seed at all."""
+def _check_settings(group: Sequence[Origin]) -> None:
+    """Raises if targets of one setting differ in more than their seeds, or of one seed at all."""
     for setting, alike in _grouped(group, lambda item: item.setting):
         for seed, same in _grouped(alike, lambda item: item.seed):
             weights = f"set of weights for {setting}" + (
@@ -150,12 +164,12 @@ def _check_settings(group: Sequence[Described]) -> None:
             if difference:
                 name, there, here = difference
                 raise InputError(
-                    f"Expected targets of {setting} that differ in their seeds only. Received: "
+                    f"Expected targets of {setting} that differ only in their seeds. Received: "
                     f"{name} {there!r} ({first.source.file}), {here!r} ({item.source.file})."
                 )
 
 
-def _configuration(item: Described) -> dict[str, Any] | None:
+def _configuration(item: Origin) -> dict[str, Any] | None:
     """How a target was trained, with what its version did not have yet; None if not known."""
     config = item.record.target.config
     return None if config is None else completed(config)
@@ -179,15 +193,16 @@ def _difference(one: Any, other: Any, name: str = "") -> tuple[str, Any, Any] | 
     return (name or "a configuration", _brief(first), _brief(second))
 
 
-def _brief(value):
+def _brief(value: object) -> object:
     """A value short enough for a message."""
     return "{...}" if isinstance(value, Mapping) else value
 
 
 def _check_protocol(group: Sequence[Result], what: str) -> None:
-    """Raises unless records of one protocol were made alike.
+    """Raises unless records of one protocol were made in the same way.
 
-    A target may lack what others have: that is not run. It must not have other things instead.
+    A target may lack results that others have, and is then shown as not run. It must not have
+    different ones in their place.
     """
     _check_equal(group, f"set of images ({what})", lambda item: item.record.data["fingerprint"])
     _check_equal(group, f"number of images ({what})", lambda item: item.record.num_examples)
@@ -203,8 +218,8 @@ def _check_protocol(group: Sequence[Result], what: str) -> None:
         _check_nested(same, of_attack, lambda item: item.record.attack_key)
 
 
-def _check_nested(group, what, value) -> None:
-    """Raises if one of two targets has a value that the other lacks, and the other way round."""
+def _check_nested(group: Sequence[Result], what: str, value: Callable[[Result], Hashable]) -> None:
+    """Raises if each of two targets has a value that the other lacks."""
     targets = _grouped(group, lambda item: (item.setting, item.seed))
     found = [({value(item) for item in items}, items[0]) for _, items in targets]
     for (these, first), (those, second) in itertools.combinations(found, 2):
@@ -217,6 +232,6 @@ def _check_nested(group, what, value) -> None:
             )
 
 
-def _listed(values) -> str:
-    """Values in a message."""
+def _listed(values: Iterable[object]) -> str:
+    """Values as they stand in a message."""
     return ", ".join(sorted(map(str, values)))

@@ -1,15 +1,15 @@
-"""Result records of files and folders, each with where it is from."""
+"""Result records from files and folders, each with its source."""
 
 import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from parl_tf.arguments import listed
 from parl_tf.errors import InputError, MissingFileError, UnreadableFileError
-from parl_tf.report.records.labels import dataset_name, ordered_settings, plain, seed_of
+from parl_tf.report.records.labels import dataset_name, ordered_settings, sanitized, seed_of
 from parl_tf.results.diversity import DiversityRecord, load_diversity
 from parl_tf.results.files import load_records, read_document
 from parl_tf.results.records import Record
@@ -21,8 +21,8 @@ class Source:
     """A results file.
 
     Attributes:
-        file: Its name, relative to the folder that all files of the report have in common.
-        checksum: SHA-256 over its content, as it says itself.
+        file: Its path, relative to the innermost folder that holds all files of the report.
+        checksum: SHA-256 of its content, as recorded in the file.
         finished: Whether its evaluation ran to the end.
     """
 
@@ -33,12 +33,12 @@ class Source:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Result:
-    """A record with what a report needs to know of it.
+    """A record and what a report needs to know about it.
 
     Attributes:
         record: The record.
         source: The first file that holds it.
-        dataset: Name of the data set of its images.
+        dataset: Name of the data set that its images are from.
         setting: The way in which the target was trained.
         seed: Seed that the target was trained from, where known.
     """
@@ -51,14 +51,14 @@ class Result:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all restarts that were asked for were run."""
+        """Whether all requested restarts were run."""
         restarts = self.record.hyperparameters.get("restarts", 1)
         return not isinstance(restarts, int) or len(self.record.correct) >= restarts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Measurement:
-    """A record of diversity; the attributes are those of `Result`."""
+    """A record of diversity; the attributes mean the same as in `Result`."""
 
     record: DiversityRecord
     source: Source
@@ -67,13 +67,17 @@ class Measurement:
     seed: int | None
 
 
+Origin = Result | Measurement
+"""What a number of a report is computed from."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Collection:
-    """All that a report is made from.
+    """Everything that a report is made from.
 
     Attributes:
-        results: Results of attacks and on clean images, each once.
-        measurements: Measures of diversity, each once.
+        results: Results on clean and attacked images.
+        measurements: Measurements of diversity.
         sources: All files.
     """
 
@@ -89,24 +93,25 @@ class Collection:
 
     @property
     def unfinished(self) -> list[str]:
-        """Files whose evaluations stopped before their end."""
+        """Files whose evaluations did not run to the end."""
         return [source.file for source in self.sources if not source.finished]
 
 
 def collect(paths: Sequence[str | os.PathLike] | str | os.PathLike) -> Collection:
-    """Reads results files, and those in folders.
+    """Reads results files, given by name or by folder.
 
     Args:
-        paths: Files, and folders with such files somewhere below, several or one; other JSON files
-            in folders are left alone.
+        paths: A file or folder, or several. Folders are searched recursively; JSON files in them
+            that hold no results are ignored.
 
     Returns:
-        Their records, not yet compared with each other.
+        All records. Whether they are comparable is not checked yet.
 
     Raises:
-        MissingFileError: No such file or folder.
-        UnreadableFileError: Truncated, edited by hand, of another format, or something else.
-        InputError: Not a single record.
+        MissingFileError: A file or folder does not exist.
+        UnreadableFileError: A file is truncated, was edited by hand, has another format or is no
+            results file.
+        InputError: There is no record in any file.
     """
     paths = listed(paths)
     files = _files(paths)
@@ -117,7 +122,7 @@ def collect(paths: Sequence[str | os.PathLike] | str | os.PathLike) -> Collectio
     for file in files:
         document = read_document(file)
         source = Source(
-            file=plain_path(file.relative_to(common).as_posix()),
+            file=one_line_path(file.relative_to(common).as_posix()),
             checksum=document["checksum"],
             finished="records" not in document or document.get("finished") is True,
         )
@@ -134,13 +139,13 @@ def collect(paths: Sequence[str | os.PathLike] | str | os.PathLike) -> Collectio
     return Collection(results=results, measurements=measurements, sources=sources)
 
 
-def plain_path(path: str) -> str:
+def one_line_path(path: str) -> str:
     """A path on one line."""
-    return "/".join(plain(part) for part in path.split("/"))
+    return "/".join(sanitized(part) for part in path.split("/"))
 
 
-def _described(record, source) -> dict[str, Any]:
-    """The fields of a result."""
+def _described(record: Record | DiversityRecord, source: Source) -> dict[str, Any]:
+    """The fields of a `Result` or `Measurement`."""
     return {
         "record": record,
         "source": source,
@@ -150,8 +155,8 @@ def _described(record, source) -> dict[str, Any]:
     }
 
 
-def _files(paths) -> list[pathlib.Path]:
-    """The results files that are meant, each once."""
+def _files(paths: Iterable[str | os.PathLike]) -> list[pathlib.Path]:
+    """The results files among files and in folders, each once."""
     files = []
     for given in map(pathlib.Path, paths):
         if given.is_dir():
@@ -165,8 +170,8 @@ def _files(paths) -> list[pathlib.Path]:
     return list(dict.fromkeys(file.resolve() for file in files))
 
 
-def _is_of_this_package(path) -> bool:
-    """Whether a JSON file of a folder holds results."""
+def _is_of_this_package(path: pathlib.Path) -> bool:
+    """Whether a JSON file holds results."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""How settings, attacks and data sets are called in tables and figures, and in which order."""
+"""Names of settings, attacks and data sets in tables and figures, and their order."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,7 +11,6 @@ PAPER_DATASETS = ("cifar10", "cifar100")
 NOT_RUN, NOT_GIVEN = "not run", "not given"
 
 _DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
-plain = sanitized
 
 
 def seed_of(card: ModelCard) -> int | None:
@@ -21,19 +20,19 @@ def seed_of(card: ModelCard) -> int | None:
 
 
 def attack_label(attack: str) -> str:
-    """Name of an attack as papers print it."""
+    """Name of an attack as it is printed in papers."""
     entry = ATTACKS.entries.get(attack)
-    return entry.label if entry else plain(attack)
+    return entry.label if entry else sanitized(attack)
 
 
 def dataset_name(data: Mapping[str, Any]) -> str:
-    """Name of the data set of a record's images."""
+    """Name of the data set that a record's images are from; "images" where it is unknown."""
     name = data.get("name")
-    return plain(name) if isinstance(name, str) and plain(name) else "images"
+    return sanitized(name) if isinstance(name, str) and sanitized(name) else "images"
 
 
 def dataset_label(name: str) -> str:
-    """Name of a data set as papers print it."""
+    """Name of a data set as it is printed in papers."""
     return _DATASETS.get(name, name)
 
 
@@ -43,7 +42,7 @@ def ordered_settings(settings: Iterable[Setting]) -> list[Setting]:
 
 
 def ordered_datasets(names: Iterable[str]) -> list[str]:
-    """Distinct data sets: the paper's two, then others."""
+    """Distinct data sets: the paper's two first, then others by name."""
     found = sorted(dict.fromkeys(names))
     return [name for name in PAPER_DATASETS if name in found] + [
         name for name in found if name not in PAPER_DATASETS

@@ -1,4 +1,4 @@
-"""Which records a table or figure is made from."""
+"""Selection of the records that a table or figure is made from."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from parl_tf.errors import InputError
 from parl_tf.report.records.collection import Result
-from parl_tf.report.records.labels import ordered_attacks, ordered_settings, plain
+from parl_tf.report.records.labels import ordered_attacks, ordered_settings, sanitized
 from parl_tf.results.keys import AttackKey
 from parl_tf.results.records import ModelCard
 from parl_tf.results.settings import Setting
@@ -34,14 +34,14 @@ class Case(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Group:
-    """Results that can be compared: of one data set, protocol and threat model, on the same images.
+    """Comparable results: of one data set, protocol and threat model, on the same images.
 
     Attributes:
         dataset: Name of the data set.
         protocol: Name of the protocol.
         threat_model: "black_box" or "white_box".
-        results: Those of attacks, with all their restarts.
-        clean: Those on the same images without attack.
+        results: Results of attacks, with all their restarts.
+        clean: Results on the same images without an attack.
     """
 
     dataset: str
@@ -52,17 +52,17 @@ class Group:
 
     @property
     def settings(self) -> list[Setting]:
-        """Settings with a result."""
+        """Settings with a result, in the order of the tables."""
         return ordered_settings(result.setting for result in self.results)
 
     @property
     def attacks(self) -> list[str]:
-        """Attacks with a result."""
+        """Names of the attacks with a result, in the order of the tables."""
         return ordered_attacks(result.record.attack for result in self.results)
 
     @property
     def epsilons(self) -> list[float]:
-        """Strengths with a result, ascending."""
+        """Epsilons with a result, ascending."""
         return sorted({result.record.epsilon for result in self.results})
 
     @property
@@ -76,7 +76,7 @@ class Group:
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of the images."""
+        """Fingerprint of the images that the results are on."""
         return self.results[0].record.data["fingerprint"]
 
     @property
@@ -95,20 +95,20 @@ class Group:
         return max(found, key=_standing, default=None)
 
     def cases(self, results: Iterable[Result] | None = None) -> list[Case]:
-        """What was run, in the order of its appearance."""
+        """What was run, each case once, in the order of appearance."""
         chosen = self.results if results is None else results
         return list(dict.fromkeys(map(case_of, chosen)))
 
 
 def case_of(result: Result) -> Case:
-    """What was done to the target of a result."""
+    """The case that a result is of."""
     record = result.record
     surrogate = record.surrogate.fingerprint if record.surrogate else None
     return Case(record.attack_key, record.epsilon, surrogate)
 
 
 def groups_of(results: Sequence[Result]) -> list[Group]:
-    """All groups, in the order of their appearance."""
+    """The groups of attacked results, in the order of appearance."""
     found: dict[tuple, list[Result]] = {}
     for result in results:
         record = result.record
@@ -131,7 +131,7 @@ def groups_of(results: Sequence[Result]) -> list[Group]:
 
 
 def clean_on(results: Iterable[Result], dataset: str, images: str) -> list[Result]:
-    """Results on clean images of a fingerprint."""
+    """Results on clean images of a data set, of this fingerprint."""
     return [
         result
         for result in results
@@ -144,27 +144,35 @@ def clean_on(results: Iterable[Result], dataset: str, images: str) -> list[Resul
 def find(
     groups: Iterable[Group], dataset: str, threat_model: str, protocols: Sequence[str]
 ) -> Group | None:
-    """The group of a data set and threat model whose protocol comes first."""
+    """The group of a data set and threat model whose protocol comes first in `protocols`."""
     here = {g.protocol: g for g in groups if (g.dataset, g.threat_model) == (dataset, threat_model)}
     return next((here[name] for name in protocols if name in here), None)
 
 
 def surrogate_labels(group: Group) -> dict[str, str]:
-    """Names of a group's surrogates by fingerprint, with the fingerprint where two share one."""
-    names = [plain(card.name) for card in group.surrogates]
+    """Names of a group's surrogates, by fingerprint; equal names are told apart by fingerprint."""
+    names = [sanitized(card.name) for card in group.surrogates]
     return {
         card.fingerprint: name
         if names.count(name) == 1
-        else f"{name} {plain(card.fingerprint)[:8]}"
+        else f"{name} {sanitized(card.fingerprint)[:8]}"
         for card, name in zip(group.surrogates, names, strict=True)
     }
 
 
 def chosen_epsilon(groups: Iterable[Group], given: float | None = None) -> float | None:
-    """The strength that Table 1 is of: the given one, 0.07, or the largest one up to 0.1.
+    """The epsilon of Table 1.
+
+    Args:
+        groups: The groups that the table is made from.
+        given: The epsilon that was asked for, if any.
+
+    Returns:
+        The given epsilon; else 0.07 if it was run, else the largest epsilon up to 0.1, else the
+        smallest one. None if no attack was run.
 
     Raises:
-        InputError: The given one was not run.
+        InputError: The given epsilon was not run.
     """
     epsilons = sorted({epsilon for group in groups for epsilon in group.epsilons})
     if given is not None:
@@ -178,13 +186,16 @@ def chosen_epsilon(groups: Iterable[Group], given: float | None = None) -> float
 
 
 def where(results: Iterable[Result], **wanted: Any) -> list[Result]:
-    """Results whose records have these values; `surrogate` is a fingerprint, as in a `Case`."""
+    """Results whose records have these attributes.
+
+    `setting` is that of the result, and `surrogate` is a fingerprint, as in a `Case`.
+    """
     tests: dict[str, Callable[[Result], Any]] = {
         "surrogate": lambda result: case_of(result).surrogate,
         "setting": lambda result: result.setting,
     }
 
-    def value(result, name):
+    def value(result: Result, name: str) -> object:
         return tests[name](result) if name in tests else getattr(result.record, name)
 
     return [
@@ -195,7 +206,7 @@ def where(results: Iterable[Result], **wanted: Any) -> list[Result]:
 
 
 def _standing(attack: AttackKey) -> tuple[float, ...]:
-    """How near an attack's hyperparameters are to its usual ones, and how strong it is."""
+    """How many of an attack's hyperparameters are the usual ones, then how strong it is."""
     given = attack.hyperparameters
     usual = sum(given.get(name, value) == value for name, value in _STANDARD.items())
     numbers = (given.get("num_steps", 0), given.get("restarts", 1))

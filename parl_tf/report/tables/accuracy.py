@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from parl_tf.errors import InputError
-from parl_tf.report.records.labels import NOT_RUN, attack_label, plain
+from parl_tf.report.records.labels import NOT_RUN, attack_label, sanitized
 from parl_tf.results.keys import AttackKey
 from parl_tf.results.records import Record
 
@@ -75,7 +75,7 @@ def attack_names(attacked: Iterable[Record]) -> dict[AttackKey, str]:
         every = sorted({name for given in alike for name in given})
         apart = [name for name in every if len({given.get(name, _ABSENT) for given in alike}) > 1]
         own = key.hyperparameters
-        values = [plain(own[name]) if name in own else f"no {name}" for name in apart]
+        values = [sanitized(own[name]) if name in own else f"no {name}" for name in apart]
         names[key] = attack_label(key.name) + (f" ({', '.join(values)})" if values else "")
     return names
 

@@ -1,38 +1,39 @@
-"""Sentences below tables and figures."""
+"""Sentences in the captions and notes of tables and figures."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from parl_tf.report.records.labels import attack_label, ordered_settings, plain
+from parl_tf.report.records.labels import attack_label, ordered_settings, sanitized
 from parl_tf.report.records.selection import Group
 from parl_tf.results.keys import AttackKey
 
 DEVIATION = (
-    "Vote accuracy in per cent; ± is the sample standard deviation over training seeds, whose "
-    "number stands beside it."
+    "Accuracy of the majority vote in per cent: mean ± sample standard deviation over training "
+    "seeds."
 )
 WORST_MEANS = (
-    "A worst case counts an image only if the vote stays right under every one of the attacks, "
-    "restarts and surrogates in question."
+    "In a worst case an image counts as correct only if the vote is correct under every attack, "
+    "restart and surrogate considered."
 )
 
 
 def on_images(number: int) -> str:
-    """What a number of images allows to say."""
+    """A number of images, and the standard error of an accuracy on them."""
     error = 50 / math.sqrt(number)
-    return f"n = {number:,} test images: one standard error is up to {error:.1f} points."
+    return f"n = {number:,} test images; the standard error is at most {error:.1f} points."
 
 
 def described(attack: AttackKey) -> str:
     """An attack with its hyperparameters in brackets."""
-    given = [f"{plain(k)} {plain(v)}" for k, v in attack.hyperparameters.items() if v is not None]
+    known = {name: value for name, value in attack.hyperparameters.items() if value is not None}
+    given = [f"{sanitized(name)} {sanitized(value)}" for name, value in known.items()]
     label = attack_label(attack.name)
     return f"{label} ({', '.join(given)})" if given else label
 
 
 def trained(results: Sequence[Any], who: str = "Targets") -> list[str]:
-    """How long targets were trained and on how much, where known, as at most one sentence."""
+    """For how many epochs of how many images targets were trained, as at most one sentence."""
     told: dict[str, list[str]] = {}
     for setting in ordered_settings(item.setting for item in results):
         config = next(item.record.target.config for item in results if item.setting == setting)
@@ -50,11 +51,11 @@ def threat(group: Group) -> str:
     return group.threat_model.replace("_", " ")
 
 
-def _training(config) -> str:
-    """How long one target was trained and on how much."""
+def _training(config: Mapping[str, Any]) -> str:
+    """For how many epochs of how many images one target was trained."""
     recipe, dataset = config.get("recipe"), config.get("dataset")
     epochs = recipe.get("epochs") if isinstance(recipe, Mapping) else None
     examples = dataset.get("train_examples") if isinstance(dataset, Mapping) else None
     if not isinstance(epochs, int) or not isinstance(examples, int):
-        return "a time that their files do not tell"
+        return "an unrecorded number of epochs"
     return f"{epochs} epoch{'s' if epochs > 1 else ''} of {examples:,} images"

@@ -1,30 +1,28 @@
-"""Tables as cells that know the records they follow from."""
+"""Tables of cells, each with the results that it was computed from."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from parl_tf.report.records.collection import Measurement, Result
+from parl_tf.report.records.collection import Origin, Result
 from parl_tf.report.records.labels import NOT_GIVEN, NOT_RUN
 from parl_tf.report.records.selection import Case, Group, case_of
 from parl_tf.results.settings import Setting
 
-Origin = Result | Measurement
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A number of a table, or what stands where there is none.
+    """A number of a table, or the text in its place.
 
     Attributes:
-        mean: Mean over seeds; None for no number.
-        deviation: Sample standard deviation over seeds; None for fewer than two.
-        seeds: Number of seeds; 0 for no number, and for the paper's.
-        note: What stands instead of a number, or behind it.
-        digits: Digits behind the point; None for as many as were given.
-        published: Whether it is the paper's.
-        origins: Results that the number follows from.
+        mean: Mean over seeds; None if there is no number.
+        deviation: Sample standard deviation over seeds; None for fewer than two seeds.
+        seeds: Number of seeds; 0 if there is no number, and for the paper's numbers.
+        note: Text in place of the number, or in brackets after it.
+        digits: Digits after the decimal point; None for as many as were given.
+        published: Whether the number is quoted from the paper.
+        origins: Results that the number was computed from.
     """
 
     mean: float | None = None
@@ -67,9 +65,9 @@ class Block:
     """A part of a table with columns of its own.
 
     Attributes:
-        title: What it is of.
-        notes: Sentences on how its numbers were made.
-        header: The first is that of the rows' labels.
+        title: Its title.
+        notes: Sentences on how its numbers were obtained.
+        header: Names of the columns; the first column holds the rows' labels.
         rows: Its rows.
     """
 
@@ -81,7 +79,7 @@ class Block:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table: the name of its files, its title, sentences on all of it, and its blocks."""
+    """A table: the name of its files, its title, its caption and its blocks."""
 
     name: str
     title: str
@@ -90,7 +88,7 @@ class Table:
 
 
 def published(value: float | None) -> Cell:
-    """A cell with a number of the paper's."""
+    """A cell with a number quoted from the paper; None for one that the paper does not give."""
     if value is None:
         return Cell(note=NOT_GIVEN, published=True)
     return Cell(mean=value, digits=None, published=True)
@@ -108,13 +106,13 @@ def over_seeds(
     seeds: int | None = None,
     digits: int = 1,
 ) -> Cell:
-    """A cell with the mean and deviation over seeds.
+    """A cell with the mean and standard deviation over seeds.
 
     Args:
         origins: Results of one setting.
-        value: Number that the results of one seed make; None if they do not suffice.
-        seeds: Seeds of the whole row; a cell of fewer says so.
-        digits: Digits behind the point.
+        value: Computes the number of one seed from its results; None if they do not suffice.
+        seeds: Number of seeds of the row; a cell of fewer seeds says so.
+        digits: Digits after the decimal point.
     """
     by_seed: dict[int | None, list[Origin]] = {}
     for origin in origins:
@@ -141,12 +139,12 @@ def over_seeds(
 
 
 def mean_accuracy(results: Sequence[Result]) -> float | None:
-    """Accuracy of one result in per cent, the mean over restarts."""
+    """Accuracy of the first result in per cent, the mean over restarts."""
     return 100 * results[0].record.accuracy if results else None
 
 
 def worst_accuracy(cases: Sequence[Case]) -> Callable[[list[Result]], float | None]:
-    """Part of the images, in per cent, that survive all of some cases; None if one is missing."""
+    """Computes how many images, in per cent, survive all cases; None if a case is missing."""
 
     def value(results: list[Result]) -> float | None:
         if not cases or not set(cases) <= set(map(case_of, results)):
@@ -158,13 +156,13 @@ def worst_accuracy(cases: Sequence[Case]) -> Callable[[list[Result]], float | No
 
 
 def worst_cell(group: Group, results: Sequence[Result], setting: Setting, seeds: int) -> Cell:
-    """What of a setting survives all cases of some results of a group."""
+    """A cell with the images of a setting that survive all cases of some results of a group."""
     own = [result for result in results if result.setting == setting]
     return over_seeds(own, worst_accuracy(group.cases(results)), seeds=seeds)
 
 
 def num_seeds(origins: Iterable[Origin], setting: Setting) -> int:
-    """Number of seeds of a setting."""
+    """Number of seeds that a setting has results of."""
     return len({origin.seed for origin in origins if origin.setting == setting})
 
 

@@ -1,11 +1,17 @@
-"""How differently members see, as a table."""
+"""Diversity of the members, as a table."""
 
 import functools
 
 import numpy as np
 
 from parl_tf.report.records.collection import Collection, Measurement
-from parl_tf.report.records.labels import dataset_label, ordered_datasets, ordered_settings, plain
+from parl_tf.report.records.labels import (
+    attack_label,
+    dataset_label,
+    ordered_datasets,
+    ordered_settings,
+    sanitized,
+)
 from parl_tf.report.tables.captions import trained
 from parl_tf.report.tables.cells import Block, Row, Table, count, num_seeds, over_seeds
 
@@ -21,21 +27,22 @@ _OF_MEMBERS = ("transfer", "agreement_clean", "agreement_adversarial")
 
 
 def diversity_table(collection: Collection) -> Table:
-    """Means over layers, pairs of members and images, by setting."""
+    """Measurements of diversity by setting: means over layers, pairs of members and images."""
     datasets = ordered_datasets(item.dataset for item in collection.measurements)
     return Table(
         name="diversity",
         title="Diversity of members",
-        caption="CKA is linear, biased as in the paper and unbiased beside it, the mean over "
-        "layers; gradient cosine is that of the members' loss gradients; transfer is the part of "
-        "what a member gets right that is lost on examples crafted on another; members agree if "
-        "they label an image alike, clean or attacked. All are means over pairs of members, "
-        "± the sample standard deviation over training seeds.",
+        caption="CKA is linear CKA averaged over layers, biased as in the paper and, next to it, "
+        "unbiased. Gradient cosine is the cosine between the members' loss gradients. Transfer is "
+        "the fraction of a member's correct images that it gets wrong on examples crafted on "
+        "another member. Agree is the fraction of images that two members label alike, clean or "
+        "attacked. Numbers are means over pairs of members, ± the sample standard deviation over "
+        "training seeds.",
         blocks=tuple(_block(collection, dataset) for dataset in datasets),
     )
 
 
-def _block(collection, dataset) -> Block:
+def _block(collection: Collection, dataset: str) -> Block:
     """The part of the table on one data set."""
     here = [item for item in collection.measurements if item.dataset == dataset]
     rows = []
@@ -56,17 +63,17 @@ def _block(collection, dataset) -> Block:
 
 
 def _made(item: Measurement) -> str:
-    """How measures were made."""
+    """How measurements were made."""
     record = item.record
-    attack = record.attack
     return (
-        f"n = {record.data['num_examples']:,} test images; layers' {plain(record.tap)} outputs; "
-        f"examples by {plain(attack.get('name'))} at epsilon {plain(attack.get('epsilon'))}."
+        f"n = {record.data['num_examples']:,} test images; {sanitized(record.tap)} outputs of the "
+        f"layers; adversarial examples by {attack_label(record.attack_key.name)} at epsilon "
+        f"{record.attack['epsilon']:g}."
     )
 
 
 def _value(name: str, same: list[Measurement]) -> float | None:
-    """Mean of what is defined of one measure, between different members."""
+    """Mean over the defined values of one measure, without those of a member with itself."""
     values = np.array(getattr(same[0].record, name), float)
     if name in _OF_MEMBERS:
         values = values[~np.eye(len(values), dtype=bool)]

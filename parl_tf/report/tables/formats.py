@@ -35,7 +35,7 @@ _MARKDOWN: dict[str, str | int | None] = {
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of text cells in Markdown, all but the first column aligned right.
+    """A table of text cells in Markdown; all columns but the first are aligned right.
 
     Example:
         >>> print(parl_tf.markdown_table(["target", "clean"], [["mine", "98.0"]]), end="")
@@ -49,12 +49,12 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def markdown(text: str) -> str:
-    """Text that Markdown shows as it is."""
+    """Text escaped for Markdown."""
     return text.translate(str.maketrans(_MARKDOWN))
 
 
 def latex(text: str) -> str:
-    """Text that LaTeX shows as it is."""
+    """Text escaped for LaTeX."""
     return text.translate(str.maketrans(_LATEX))
 
 
@@ -71,7 +71,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """A table as CSV, a line for each cell, numbers as numbers."""
+    """A table as CSV, a line for each cell, with unrounded numbers."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["part", "row", "column", "mean", "deviation", "seeds", "note"])
@@ -84,7 +84,7 @@ def to_csv(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A table in LaTeX with the rules of booktabs, a tabular for each block."""
+    """A table in LaTeX with booktabs, a tabular for each block."""
     lines = [
         "% needs \\usepackage{booktabs}",
         "\\begin{table}",
@@ -114,22 +114,22 @@ def text_rows(block: Block) -> list[list[str]]:
     return [[row.label, *(cell.text for cell in row.cells)] for row in block.rows]
 
 
-def _markdown_row(cells):
-    """Text cells of a row."""
+def _markdown_row(cells: Iterable[str]) -> list[str]:
+    """The escaped cells of a row."""
     return [markdown(cell) for cell in cells]
 
 
-def _latex_row(cells) -> str:
+def _latex_row(cells: Iterable[str]) -> str:
     """A line of a tabular."""
     return " & ".join(map(latex, cells)) + r" \\"
 
 
-def _csv_values(cell: Cell) -> list:
-    """Mean, deviation, seeds and note of a cell."""
+def _csv_values(cell: Cell) -> list[str | int]:
+    """Mean, deviation, number of seeds and note of a cell."""
     numbers = ["" if n is None else f"{n:.10g}" for n in (cell.mean, cell.deviation)]
     return [*numbers, cell.seeds or "", _no_formula(cell.note)]
 
 
 def _no_formula(text: str) -> str:
-    """Text that a spreadsheet does not compute."""
+    """Text that a spreadsheet does not take for a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text

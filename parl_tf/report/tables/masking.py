@@ -1,4 +1,4 @@
-"""The checks for masked gradients, target by target."""
+"""Checks for masked gradients, target by target."""
 
 import dataclasses
 
@@ -6,20 +6,24 @@ from parl_tf.evaluation.diagnostics import Check, masking_checks
 from parl_tf.report.records.collection import Collection, Result
 from parl_tf.report.records.labels import dataset_label, ordered_datasets, ordered_settings
 from parl_tf.report.tables.formats import markdown, markdown_table
+from parl_tf.results.settings import Setting
 
 OUTCOMES = {True: "pass", False: "FAIL", None: "not run"}
-HEADER = ("expected", "outcome", "numbers, in per cent")
-TITLE = "Diagnostics: does it only mask gradients?"
+HEADER = ("expected", "outcome", "numbers (%)")
+TITLE = "Diagnostics: signs of masked gradients"
 CAPTION = (
-    "What holds of a defence whose gradients lead an attack (Carlini et al. 2019, arXiv "
-    "1902.06705). A target that fails may still be robust, but its white-box numbers do not show "
-    "it. Worst case over restarts, of records of protocol diagnostics."
+    "Checks that a defence passes if its gradients are of use to an attack (Carlini et al. 2019, "
+    "arXiv 1902.06705). A target that fails one may still be robust, but its white-box accuracy "
+    "is no evidence of it. Accuracies are worst cases over restarts, from records of protocol "
+    "diagnostics."
 )
+
+_Target = tuple[str, Setting, int | None]  # data set, setting and seed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """The checks of one target: its title, the checks, and the results that they follow from."""
+    """The checks of one target, their title, and the results they were computed from."""
 
     title: str
     checks: list[Check]
@@ -33,14 +37,14 @@ class Diagnosis:
 
 def diagnoses(collection: Collection) -> list[Diagnosis]:
     """The checks of each target that was diagnosed."""
-    by_target: dict[tuple, list[Result]] = {}
+    by_target: dict[_Target, list[Result]] = {}
     for result in collection.results:
         if result.record.protocol == "diagnostics" and result.is_whole:
             by_target.setdefault((result.dataset, result.setting, result.seed), []).append(result)
     datasets = ordered_datasets(dataset for dataset, _, _ in by_target)
     settings = ordered_settings(setting for _, setting, _ in by_target)
 
-    def place(target):
+    def place(target: _Target) -> tuple[int, int, int]:
         dataset, setting, seed = target
         return datasets.index(dataset), settings.index(setting), -1 if seed is None else seed
 
@@ -69,8 +73,8 @@ def to_markdown(found: list[Diagnosis]) -> str:
     return "\n".join(parts)
 
 
-def _with_clean(collection, own) -> list[Result]:
-    """A target's diagnostics and its clean result, which may have been kept of another protocol."""
+def _with_clean(collection: Collection, own: list[Result]) -> list[Result]:
+    """A target's diagnostics and its clean result, which another protocol may have recorded."""
     if any(result.record.threat_model == "clean" for result in own):
         return own
     first = own[0]

@@ -1,6 +1,6 @@
 """The paper's two tables."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from parl_tf.attacks import PAPER_ATTACKS
 from parl_tf.attacks.names import MI_FGSM, PGD
@@ -39,7 +39,7 @@ from parl_tf.report.tables.cells import (
     worst_cell,
 )
 from parl_tf.report.tables.published import CITATION, TABLE1, TABLE1_COLUMNS, TABLE2, TABLE2_LAYERS
-from parl_tf.results.settings import PAPER_SETTINGS
+from parl_tf.results.settings import PAPER_SETTINGS, Setting
 
 
 def table1(collection: Collection, *, epsilon: float | None = None) -> Table:
@@ -47,11 +47,11 @@ def table1(collection: Collection, *, epsilon: float | None = None) -> Table:
 
     Args:
         collection: Records that agree.
-        epsilon: Strength of the attacks; None for 0.07, or else the largest one up to 0.1.
+        epsilon: Radius of the attacks; None for 0.07 if it was run, else the largest up to 0.1.
 
     Raises:
-        InputError: The strength was not run, or the records of one surrogate and of several are
-            not of the same images.
+        InputError: The epsilon was not run, or the records of one surrogate and those of several
+            are not on the same images.
     """
     groups = groups_of(collection.results)
     black = [g for g in groups if g.protocol in SINGLE_SURROGATE and g.surrogates]
@@ -61,14 +61,16 @@ def table1(collection: Collection, *, epsilon: float | None = None) -> Table:
     return Table(
         name="table1",
         title="Table 1: clean and black-box accuracy",
-        caption=f"{DEVIATION} PGD is the mean over restarts, as in the paper; PGD worst counts an "
-        f"image only if it survives every restart. {WORST_MEANS} Rows marked (paper) are from "
-        f"{CITATION}; its surrogate, training and copy of the data are others.",
+        caption=f"{DEVIATION} PGD is the mean over restarts, as in the paper; PGD worst is the "
+        f"worst case over them. {WORST_MEANS} Rows marked (paper) are quoted from {CITATION}; the "
+        "surrogate, the training and the copy of the data set are not ours.",
         blocks=tuple(_table1_block(collection, groups, name, epsilon) for name in datasets),
     )
 
 
-def _table1_block(collection, groups, dataset, given) -> Block:
+def _table1_block(
+    collection: Collection, groups: Sequence[Group], dataset: str, given: float | None
+) -> Block:
     """The part of Table 1 on one data set."""
     single = find(groups, dataset, "black_box", SINGLE_SURROGATE)
     several = _several(groups, dataset)
@@ -97,8 +99,8 @@ def _table1_block(collection, groups, dataset, given) -> Block:
     if several:
         names = ", ".join(surrogate_labels(several).values())
         notes.append(
-            f"All surrogates: the worst case over {len(several.surrogates)}, {names} "
-            f"(protocol {several.protocol})."
+            f"All surrogates: the worst case over the {len(several.surrogates)} surrogates "
+            f"{names} (protocol {several.protocol})."
         )
     return Block(
         title=dataset_label(dataset),
@@ -108,16 +110,20 @@ def _table1_block(collection, groups, dataset, given) -> Block:
     )
 
 
-def _several(groups, dataset) -> Group | None:
-    """The group of several surrogates that Table 1 takes its worst cases from."""
+def _several(groups: Sequence[Group], dataset: str) -> Group | None:
+    """The group of several surrogates that the worst cases of Table 1 are from."""
     several = [group for group in groups if len(group.surrogates) > 1]
     return find(several, dataset, "black_box", SEVERAL_SURROGATES)
 
 
-def _transfer_cells(single, several, setting, epsilon, seeds) -> list[Cell]:
+def _transfer_cells(
+    single: Group | None, several: Group | None, setting: Setting, epsilon: float | None, seeds: int
+) -> list[Cell]:
     """The black-box cells of a row of Table 1."""
 
-    def cell(group, attack, value, **also):
+    def cell(
+        group: Group | None, attack: str, value: Callable[[list], float | None], **also: str
+    ) -> Cell:
         if group is None:
             return Cell(note=NOT_RUN)
         found = where(
@@ -142,7 +148,7 @@ def _transfer_cells(single, several, setting, epsilon, seeds) -> list[Cell]:
 
 
 def clean_results(collection: Collection, groups: Sequence[Group], dataset: str) -> list[Result]:
-    """Results on clean images: those of Table 1's images, else of whatever there is."""
+    """Results on clean images: on those that Table 1 is of, else on others of the data set."""
     protocols = (*SINGLE_SURROGATE, "dverge", "white-box", "diagnostics")
     order = [
         find(groups, dataset, threat_model, protocols)
@@ -159,7 +165,7 @@ def clean_results(collection: Collection, groups: Sequence[Group], dataset: str)
 
 
 def table2(collection: Collection) -> Table:
-    """Clean accuracy of PARL by the number of layers that it compares."""
+    """Clean accuracy of PARL, by the number of layers that it compares."""
     groups = groups_of(collection.results)
     layers = [*TABLE2_LAYERS]
     found = [result.setting.parl_layers for result in collection.results]
@@ -191,8 +197,8 @@ def table2(collection: Collection) -> Table:
             ]
     return Table(
         name="table2",
-        title="Table 2: clean accuracy of PARL by its number of layers",
-        caption=f"{DEVIATION} Rows marked (paper) are from {CITATION.split(':')[0]}.",
+        title="Table 2: clean accuracy of PARL by number of layers",
+        caption=f"{DEVIATION} Rows marked (paper) are quoted from {CITATION.split(':')[0]}.",
         blocks=(
             Block(
                 title="Clean images",
@@ -205,7 +211,7 @@ def table2(collection: Collection) -> Table:
 
 
 def _notes(group: Group, epsilon: float | None) -> list[str]:
-    """How the black-box columns of Table 1 were made."""
+    """How the numbers in the black-box columns of Table 1 were obtained."""
     name = next(iter(surrogate_labels(group).values()))
     kept = [name for name in group.attacks if name in (*PAPER_ATTACKS, MI_FGSM)]
     attacks = "; ".join(described(attack) for attack in map(group.standard, kept) if attack)

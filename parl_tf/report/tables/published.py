@@ -1,4 +1,4 @@
-"""The paper's own numbers, which stand beside ours.
+"""The paper's own numbers, shown next to ours.
 
 Source: PARL, arXiv 2112.04948, Tables 1 and 2: vote accuracy in per cent of an ensemble of three
 ResNet20, black box from one surrogate at epsilon 0.07, on 1,000 test images of the original
@@ -9,8 +9,8 @@ from parl_tf.attacks import PAPER_ATTACKS
 from parl_tf.results.settings import UNPROTECTED, Setting
 
 CITATION = (
-    "PARL, arXiv 2112.04948, Tables 1 and 2: three ResNet20, black box from one surrogate of the "
-    "authors, epsilon 0.07, PGD the mean over 10 restarts"
+    "PARL, arXiv 2112.04948, Tables 1 and 2: ensembles of three ResNet20, black box from one "
+    "surrogate of the authors, epsilon 0.07, PGD averaged over 10 restarts"
 )
 TABLE1_COLUMNS = ("clean", *PAPER_ATTACKS)
 TABLE1: dict[str, dict[Setting, tuple[float, ...] | None]] = {

@@ -1,18 +1,24 @@
-"""Worst cases, which the paper does not have."""
+"""Worst cases over attacks, restarts and surrogates, which the paper does not report."""
 
 from parl_tf.report.records.collection import Collection
 from parl_tf.report.records.labels import attack_label, dataset_label, ordered_datasets
-from parl_tf.report.records.selection import chosen_epsilon, groups_of, surrogate_labels, where
+from parl_tf.report.records.selection import (
+    Group,
+    chosen_epsilon,
+    groups_of,
+    surrogate_labels,
+    where,
+)
 from parl_tf.report.tables.captions import DEVIATION, WORST_MEANS, on_images, threat, trained
 from parl_tf.report.tables.cells import Block, Row, Table, count, num_seeds, worst_cell
 
 
 def worst_table(collection: Collection, *, epsilon: float | None = None) -> Table:
-    """What survives all attacks of a protocol, by their strength.
+    """Accuracy under all attacks of a protocol at once, by epsilon.
 
     Args:
         collection: Records that agree.
-        epsilon: Strength at which each surrogate has a column; None as for `table1`.
+        epsilon: Radius at which each surrogate has a column; None as in `table1`.
     """
     groups = [group for group in groups_of(collection.results) if group.protocol != "diagnostics"]
     order = ordered_datasets(group.dataset for group in groups)
@@ -24,20 +30,20 @@ def worst_table(collection: Collection, *, epsilon: float | None = None) -> Tabl
     ]
     return Table(
         name="worst",
-        title="Worst cases: what survives all of a protocol",
+        title="Worst cases: accuracy under all attacks of a protocol",
         caption=f"{DEVIATION} {WORST_MEANS}",
         blocks=tuple(blocks),
     )
 
 
-def _has_several(group) -> bool:
-    """Whether a group has several surrogates, or an attack several hyperparameters."""
+def _has_several(group: Group) -> bool:
+    """Whether a group has several surrogates, or one attack with several hyperparameters."""
     attacks = {case.attack for case in group.cases()}
     return len(group.surrogates) > 1 or len(attacks) > len(group.attacks)
 
 
-def _worst_block(group, given) -> Block:
-    """The part of the table of worst cases on one group."""
+def _worst_block(group: Group, given: float | None) -> Block:
+    """The part of the table on one group."""
     strengths = group.epsilons
     columns = [(f"epsilon {e:g}", where(group.results, epsilon=e)) for e in strengths]
     epsilon = given if given in strengths else chosen_epsilon([group])
@@ -58,7 +64,8 @@ def _worst_block(group, given) -> Block:
     return Block(
         title=f"{dataset_label(group.dataset)}, {threat(group)}, protocol {group.protocol}",
         notes=(
-            f"{cases} attacks ({attacks}), crafted on {made}. {on_images(group.num_examples)}",
+            f"{cases} attack{'s' if cases > 1 else ''} ({attacks}), crafted on {made}.",
+            on_images(group.num_examples),
             *trained(group.results),
         ),
         header=("setting", "seeds", *(name for name, _ in columns)),
