@@ -88,3 +88,20 @@ def test_an_attack_added_as_written_passes_the_contract_tests(package_with):
         folder, "tests/attacks/test_attacks.py", "tests/attacks/test_entries.py", "-k", "corner"
     )
     assert passed >= 5
+
+
+def test_a_table_added_as_written_is_in_the_report(package_with):
+    folder = package_with("Adding a table")
+    code = (
+        "import parl_tf_tools\nparl_tf_tools.is_tool = True\n"  # without TensorFlow
+        "import pathlib\nfrom report_records import card, record, write_records\n"
+        "half = record(target=card('parl7', 0), tied=[0.5])\n"
+        "write_records([half], pathlib.Path('results.json'))\n"
+        "from parl_tf.report import write_report\n"
+        "write_report('results.json', 'report')"
+    )
+    done = python(folder, "-c", code)
+    assert done.returncode == 0, done.stderr
+    lines = (folder / "report" / "ties.md").read_text(encoding="utf-8").splitlines()
+    assert "| PARL/7 | 50.0 |" in lines
+    assert "Tied votes on clean images" in (folder / "report" / "index.html").read_text("utf-8")

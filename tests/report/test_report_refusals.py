@@ -115,7 +115,7 @@ def test_runs_of_before_and_after_an_argument_stand_in_one_table(tmp_path, metho
     old, new = card(method, 0), card(method, 1, arguments={**plain, **former})
     collection = read(tmp_path, a=[pgd(old)], b=[pgd(new, correct=[[0] * 40] * 2)])
     (setting,) = collection.settings
-    found = cell(table1(collection), "CIFAR-10", setting, "PGD")
+    found = cell(table1(collection), "CIFAR-10", setting.label, "PGD")
     assert (found.mean, found.seeds) == (50.0, 2)
     for name, value in FORMER[method].items():
         assert former[name] != value

@@ -12,17 +12,15 @@ from parl_tf.report.figures.paper import draw_all, not_drawn
 from parl_tf.report.page.rendering import GENERATOR, render_page
 from parl_tf.report.records.agreement import agreed
 from parl_tf.report.records.collection import collect
+from parl_tf.report.tables import TABLES
 from parl_tf.report.tables.cells import Table
-from parl_tf.report.tables.diversity import diversity_table
 from parl_tf.report.tables.formats import to_csv, to_latex, to_markdown
 from parl_tf.report.tables.masking import diagnoses
 from parl_tf.report.tables.masking import to_markdown as checks_to_markdown
-from parl_tf.report.tables.paper import table1, table2
-from parl_tf.report.tables.worst import worst_table
 
 PAGE = "index.html"
 _OWN = re.compile(
-    r"(table1|table2|worst|diversity)\.(md|csv|tex)"
+    rf"({'|'.join(TABLES)})\.(md|csv|tex)"
     r"|figure[1-6](-[a-z0-9-]+)?\.(png|svg)|diagnostics\.md|index\.html"
 )
 
@@ -84,12 +82,7 @@ def write_report(
     folder = pathlib.Path(out)
     check_can_report(folder)
     collection = agreed(collect(results))
-    tables = [
-        table1(collection, epsilon=epsilon),
-        worst_table(collection, epsilon=epsilon),
-        table2(collection),
-        diversity_table(collection),
-    ]
+    tables = [TABLES[name](collection, epsilon=epsilon) for name in TABLES]
     diagnosed = diagnoses(collection)
     drawings = draw_all(collection)
     files: dict[str, bytes] = {}

@@ -26,8 +26,11 @@ _COLUMNS = {
 _OF_MEMBERS = ("transfer", "agreement_clean", "agreement_adversarial")
 
 
-def diversity_table(collection: Collection) -> Table:
-    """Measurements of diversity by setting: means over layers, pairs of members and images."""
+def diversity_table(collection: Collection, *, epsilon: float | None = None) -> Table:
+    """Measurements of diversity by setting: means over layers, pairs of members and images.
+
+    Their own strength is in the notes; `epsilon` is that of other tables.
+    """
     datasets = ordered_datasets(item.dataset for item in collection.measurements)
     return Table(
         name="diversity",

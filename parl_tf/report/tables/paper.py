@@ -164,8 +164,8 @@ def clean_results(collection: Collection, groups: Sequence[Group], dataset: str)
     return next((results for results in found if results), [])
 
 
-def table2(collection: Collection) -> Table:
-    """Clean accuracy of PARL, by the number of layers that it compares."""
+def table2(collection: Collection, *, epsilon: float | None = None) -> Table:
+    """Clean accuracy of PARL, by the number of layers that it compares, whatever the epsilon."""
     groups = groups_of(collection.results)
     layers = [*TABLE2_LAYERS]
     found = [result.setting.parl_layers for result in collection.results]
