@@ -3,7 +3,7 @@
 import argparse
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from parl_tf.attacks import ATTACKS
@@ -12,6 +12,7 @@ from parl_tf.cli.output import Parser
 from parl_tf.data.datasets import DATASETS
 from parl_tf.errors import InputError
 from parl_tf.protocols import PROTOCOLS
+from parl_tf.training.config import RunConfig
 
 EPSILONS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07)
 ATTACKED_WITH = ("fgsm", "bim", "mim", "pgd")
@@ -263,7 +264,7 @@ def last_part(path: str) -> str:
     return pathlib.Path(path).resolve().name.removesuffix(".keras")
 
 
-def dataset_name(given: str | None, configs: dict[str, dict[str, Any] | None]) -> str:
+def dataset_name(given: str | None, configs: Mapping[str, RunConfig | None]) -> str:
     """The data set to attack on: the given one, or what all targets were trained on."""
     if given:
         return given
@@ -273,7 +274,7 @@ def dataset_name(given: str | None, configs: dict[str, dict[str, Any] | None]) -
             f"{', '.join(bare)} is a bare Keras file, which does not say what it was trained on. "
             f"Expected --dataset, one of {', '.join(DATASETS)}."
         )
-    trained_on = {name: config["dataset"]["name"] for name, config in configs.items() if config}
+    trained_on = {name: config.dataset.name for name, config in configs.items() if config}
     if len(set(trained_on.values())) > 1:
         raise InputError(
             f"Expected targets trained on one data set, or --dataset. Received: {trained_on}."
@@ -281,20 +282,20 @@ def dataset_name(given: str | None, configs: dict[str, dict[str, Any] | None]) -
     return next(iter(trained_on.values()))
 
 
-def check_data(dataset: Any, configs: dict[str, dict[str, Any] | None]) -> None:
+def check_data(dataset: Any, configs: Mapping[str, RunConfig | None]) -> None:
     """Refuses a run of another data set, and says so if it saw another copy of this one."""
     for name, config in configs.items():
         if config is None:
             continue
-        known = config["dataset"]
-        if known["name"] != dataset.name:
+        known = config.dataset
+        if known.name != dataset.name:
             raise InputError(
-                f"Expected runs trained on {dataset.name}. Received: {name} of {known['name']}."
+                f"Expected runs trained on {dataset.name}. Received: {name} of {known.name}."
             )
-        if known.get("fingerprint") != dataset.fingerprint:
+        if known.fingerprint != dataset.fingerprint:
             print(
                 f"warning: {name} was trained on another copy of {dataset.name} "
-                f"(fingerprint {known.get('fingerprint')}, here {dataset.fingerprint})",
+                f"(fingerprint {known.fingerprint}, here {dataset.fingerprint})",
                 file=sys.stderr,
             )
 
@@ -303,10 +304,10 @@ def _warn_of_kinship(configs, targets, surrogates) -> None:
     """Says so if a surrogate began from the same weights as a target: it should be a stranger."""
     for surrogate in surrogates:
         for name in targets:
-            seeds = [(configs[model] or {}).get("seed") for model in (surrogate, name)]
-            if seeds[0] is not None and seeds[0] == seeds[1]:
+            first, second = configs[surrogate], configs[name]
+            if first and second and first.seed == second.seed:
                 print(
-                    f"warning: {surrogate} and {name} were trained from seed {seeds[0]}; a "
+                    f"warning: {surrogate} and {name} were trained from seed {first.seed}; a "
                     "black-box attacker does not know it. Train surrogates with another --seed.",
                     file=sys.stderr,
                 )

@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import threading
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -115,7 +116,13 @@ def run(
     return status or int(output.failure is not None)
 
 
-def _status_of(body, output, print_json, tensorflow, deterministic) -> int:
+def _status_of(
+    body: Callable[[], Any],
+    output: StandardOutput,
+    print_json: bool,
+    tensorflow: bool,
+    deterministic: bool,
+) -> int:
     """Runs a tool's body; the exit status, were it not for standard output."""
     try:
         with _ending_in_order(), contextlib.redirect_stdout(sys.stderr if print_json else output):
@@ -150,7 +157,7 @@ def _ending_in_order() -> Iterator[None]:
         yield
         return
 
-    def end(number, frame):
+    def end(number: int, frame: types.FrameType | None) -> None:
         raise _Terminated
 
     before = signal.signal(signal.SIGTERM, end)

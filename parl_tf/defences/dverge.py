@@ -11,6 +11,7 @@ import tensorflow as tf
 from parl_tf.arguments import check_choice
 from parl_tf.defences.base import Ensemble
 from parl_tf.defences.crafting import ascend, kept_state, uniform
+from parl_tf.defences.former_arguments import FORMER_ARGUMENTS
 from parl_tf.errors import InputError
 from parl_tf.graphs.exposure import distillation_outputs
 from parl_tf.graphs.flattening import graph_part
@@ -56,7 +57,7 @@ class DVERGE(Ensemble):
     Source: Yang et al. 2020, arXiv 2009.14720, equations 2 to 4.
     """
 
-    former_arguments: ClassVar[Mapping[str, Any]] = {"distillation_moves_statistics": False}
+    former_arguments: ClassVar[Mapping[str, Any]] = FORMER_ARGUMENTS["dverge"]
 
     uses_partners: ClassVar[bool] = True
     needs_start: ClassVar[bool] = True

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from parl_tf.arguments import check_choice
 from parl_tf.defences.base import Ensemble
+from parl_tf.defences.former_arguments import FORMER_ARGUMENTS
 from parl_tf.defences.forward import ForwardPass
 from parl_tf.errors import InputError
 from parl_tf.graphs.exposure import layer_outputs, main_convolutions
@@ -63,11 +64,7 @@ class Guardian(Ensemble):
     Pearson's correlation; the defaults are what the authors' code computes.
     """
 
-    former_arguments: ClassVar[Mapping[str, Any]] = {
-        "stem_tap": None,
-        "norms": "differentiated",
-        "correlation": "pearson",
-    }
+    former_arguments: ClassVar[Mapping[str, Any]] = FORMER_ARGUMENTS["guardian"]
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ import tensorflow as tf
 from parl_tf.arguments import check_choice
 from parl_tf.defences.base import Ensemble
 from parl_tf.defences.crafting import ascend, kept_state, random_start
+from parl_tf.defences.former_arguments import FORMER_ARGUMENTS
 from parl_tf.defences.forward import ForwardPass
 from parl_tf.errors import InputError
 from parl_tf.runtime.replicas import num_replicas, summed
@@ -54,11 +55,7 @@ class TRS(Ensemble):
     pass of theirs, those of the steps too, updates the moving statistics, here one a step.
     """
 
-    former_arguments: ClassVar[Mapping[str, Any]] = {
-        "smoothness_scale": "example",
-        "move_half": True,
-        "batch_size": None,
-    }
+    former_arguments: ClassVar[Mapping[str, Any]] = FORMER_ARGUMENTS["trs"]
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from parl_tf.report.labels import plain
 # what does not decide a result.
 _FREE = {
     *("seed", "arguments.seed", "dataset.seed", "start_from"),
-    *("deterministic", "devices", "versions", "format"),
+    *("deterministic", "devices", "versions", "commit", "format"),
 }
 _UNSEEN = object()
 
@@ -118,8 +118,8 @@ def _measured(item):
 
 def _measures(item):
     """What a record of diversity says, but for wall time and versions."""
-    values = dataclasses.asdict(item.record)
-    return {name: values[name] for name in ("cka", "unbiased_cka", "transfer", "gradient_cosines")}
+    names = ("cka", "unbiased_cka", "transfer", "gradient_cosines")
+    return {name: getattr(item.record, name) for name in names}
 
 
 def _check_equal(group, what, value) -> None:
@@ -151,13 +151,19 @@ def _check_settings(group: Sequence[Described]) -> None:
             _check_equal(same, weights, lambda item: item.record.target.fingerprint)
         first = alike[0]
         for item in alike[1:]:
-            difference = _difference(first.record.target.config, item.record.target.config)
+            difference = _difference(*(_config_of(each) for each in (first, item)))
             if difference:
                 name, there, here = difference
                 raise InputError(
                     f"Expected targets of {setting} that differ in their seeds only. Received: "
                     f"{name} {there!r} ({first.source.file}), {here!r} ({item.source.file})."
                 )
+
+
+def _config_of(item: Described) -> dict[str, Any] | None:
+    """The configuration of a target as a JSON value, to compare field by field."""
+    config = item.record.target.config
+    return config and config.to_json()
 
 
 def _difference(one: Any, other: Any, name: str = "") -> tuple[str, Any, Any] | None:

@@ -1,11 +1,12 @@
 """Sentences below tables and figures."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from parl_tf.report.labels import ordered_settings
 from parl_tf.report.selection import Group
+from parl_tf.training.config import RunConfig
 
 DEVIATION = (
     "Vote accuracy in per cent; ± is the sample standard deviation over training seeds, whose "
@@ -34,7 +35,7 @@ def trained(results: Sequence[Any], who: str = "Targets") -> list[str]:
     told: dict[str, list[str]] = {}
     for setting in ordered_settings(item.setting for item in results):
         config = next(item.record.target.config for item in results if item.setting == setting)
-        told.setdefault(_training(config or {}), []).append(setting.label)
+        told.setdefault(_training(config), []).append(setting.label)
     if not told:
         return []
     if len(told) == 1:
@@ -48,11 +49,9 @@ def threat(group: Group) -> str:
     return group.threat_model.replace("_", " ")
 
 
-def _training(config) -> str:
+def _training(config: RunConfig | None) -> str:
     """How long one target was trained and on how much."""
-    recipe, dataset = config.get("recipe"), config.get("dataset")
-    epochs = recipe.get("epochs") if isinstance(recipe, Mapping) else None
-    examples = dataset.get("train_examples") if isinstance(dataset, Mapping) else None
-    if not isinstance(epochs, int) or not isinstance(examples, int):
-        return "a time that their files do not tell"
+    if config is None:
+        return "an unrecorded number of epochs"
+    epochs, examples = config.recipe.epochs, config.dataset.train_examples
     return f"{epochs} epoch{'s' if epochs > 1 else ''} of {examples:,} images"

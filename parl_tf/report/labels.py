@@ -28,8 +28,7 @@ plain = sanitized
 
 def seed_of(card: ModelCard) -> int | None:
     """Seed that a target was trained from, where known."""
-    seed = (card.config or {}).get("seed")
-    return seed if isinstance(seed, int) else None
+    return card.config.seed if card.config else None
 
 
 def attack_label(attack: str) -> str:

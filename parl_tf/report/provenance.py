@@ -105,11 +105,10 @@ class Provenance:
     def _model(self, card: ModelCard) -> str:
         """Name of a model in its list."""
         seed = seed_of(card)
-        dataset = (card.config or {}).get("dataset")
         trained_on = "not known"
-        if isinstance(dataset, dict):
-            trained_on = f"{dataset_label(plain(dataset.get('name')))}"
-            trained_on += f" ({plain(dataset.get('fingerprint'))})"
+        if card.config:
+            dataset = card.config.dataset
+            trained_on = f"{dataset_label(plain(dataset.name))} ({plain(dataset.fingerprint)})"
         key = (
             Setting.of(card).label,
             plain(card.name),

@@ -118,7 +118,8 @@ def log_of(job: Job, out: pathlib.Path) -> pathlib.Path:
     return out / "logs" / f"{job.name}.log"
 
 
-def _note(job, out) -> pathlib.Path:
+def _note(job: Job, out: pathlib.Path) -> pathlib.Path:
+    """File that remembers what a job was."""
     return out / "jobs" / f"{job.name}.json"
 
 

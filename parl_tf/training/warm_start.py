@@ -9,10 +9,11 @@ import keras
 from parl_tf.defences.base import Ensemble
 from parl_tf.errors import InputError
 from parl_tf.graphs.weights import copy_weights
+from parl_tf.training.config import Start
 from parl_tf.training.folders import load_model
 
 
-def begin_from(ensemble: Ensemble, path: str | os.PathLike) -> dict[str, Any]:
+def begin_from(ensemble: Ensemble, path: str | os.PathLike) -> Start:
     """Copies the weights of a trained ensemble's members into those of another.
 
     Args:
@@ -20,7 +21,7 @@ def begin_from(ensemble: Ensemble, path: str | os.PathLike) -> dict[str, Any]:
         path: A run folder, or a Keras file with an ensemble.
 
     Returns:
-        Where they came from: `run` and, for a run folder, its `method` and `seed`.
+        Where they came from; for a run folder with its method and seed.
 
     Raises:
         InputError: Another network, number of classes or number of members.
@@ -41,18 +42,20 @@ def begin_from(ensemble: Ensemble, path: str | os.PathLike) -> dict[str, Any]:
             f"Received: {start.num_classes} classes in {path}."
         )
     pairs = list(zip(ensemble.members, start.members, strict=True))
-    config = config or {}
+    network = config.recipe.network if config else "not said which"
     for member, begun in pairs:
         if difference := _difference(_anatomy(member), _anatomy(begun)):
             raise InputError(
                 f"Expected a start of the same network, input and normalisation. Received: another "
-                f"one in {path}, {config.get('recipe', {}).get('network', 'not said which')}, of "
-                f"this version or an earlier one; they first differ in {difference}. Train the "
-                "start anew by the same recipe and network, or name its network (--network)."
+                f"one in {path}, {network}, of this version or an earlier one; they first differ "
+                f"in {difference}. Train the start anew by the same recipe and network, or name "
+                "its network (--network)."
             )
     for member, begun in pairs:
         copy_weights(begun, member)
-    return {"run": str(path), **{key: config[key] for key in ("method", "seed") if key in config}}
+    if config is None:
+        return Start(run=str(path))
+    return Start(run=str(path), method=config.method, seed=config.seed)
 
 
 def _difference(expected: list, found: list) -> str | None:
