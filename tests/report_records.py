@@ -8,6 +8,7 @@ import pathlib
 import sys
 
 import numpy as np
+from run_configs import run_config
 
 from parl_tf.files import write_json
 from parl_tf.results.diversity import DiversityRecord, save_diversity
@@ -34,33 +35,22 @@ SETTINGS = {
 STRENGTH = {"fgsm": 0.6, "bim": 1.0, "mim": 1.0, "pgd": 1.1, "mi-fgsm": 1.2}
 
 
-def config(setting, seed, dataset="cifar10", **changes):
+def config(setting, seed, dataset="cifar10", arguments=None, recipe=None, **changes):
     """Configuration of a run."""
     method = setting.split("-")[0].rstrip("0123456789")
-    arguments = {"seed": seed, "adversarial_training": None}
+    given = {}
     if method in ("parl", "guardian"):
-        arguments["num_layers"] = int(setting.split("-")[0][len(method) :])
+        given["num_layers"] = int(setting.split("-")[0][len(method) :])
     if setting.endswith("-at"):
-        arguments["adversarial_training"] = {"epsilon": 8 / 255}
-    return {
-        "format": 1,
-        "method": method,
-        "arguments": arguments,
-        "num_members": 3,
-        "seed": seed,
-        "start_from": None,
-        "dataset": {
-            "name": dataset,
-            "fingerprint": "da7a",
-            "train_examples": 45_000,
-            "validation_examples": 5_000,
-            "seed": seed,
-        },
-        "recipe": {"epochs": 2, "batch_size": 64, "network": "resnet20"},
-        "deterministic": False,
-        "versions": VERSIONS,
-        **changes,
-    }
+        given["adversarial_training"] = {"epsilon": 8 / 255}
+    return run_config(
+        method,
+        seed,
+        arguments={**given, **(arguments or {})},
+        recipe={"epochs": 2, "batch_size": 64, **(recipe or {})},
+        dataset={"name": dataset},
+        **{"versions": VERSIONS, **changes},
+    )
 
 
 def card(setting, seed, dataset="cifar10", **changes):
@@ -251,7 +241,7 @@ def write_grid(folder):
             path = folder / "cifar10" / f"diversity-{setting}-seed{seed}.json"
             save_diversity(diversity("cifar10", setting, seed), path)
     (folder / "run").mkdir(exist_ok=True)
-    write_json(folder / "run" / "config.json", config("parl7", 0))
+    write_json(folder / "run" / "config.json", config("parl7", 0).to_json())
     return folder
 
 

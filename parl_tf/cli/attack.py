@@ -12,6 +12,7 @@ from parl_tf.cli.output import Parser
 from parl_tf.data.datasets import DATASETS
 from parl_tf.errors import InputError
 from parl_tf.protocols import EPSILONS, PROTOCOLS
+from parl_tf.training.config import RunConfig
 
 # Hyperparameters that can be set for every attack that has them.
 _HYPERPARAMETERS: dict[str, tuple[Any, str]] = {
@@ -244,7 +245,7 @@ def last_part(path: str) -> str:
     return pathlib.Path(path).resolve().name.removesuffix(".keras")
 
 
-def dataset_name(given: str | None, configs: dict[str, dict[str, Any] | None]) -> str:
+def dataset_name(given: str | None, configs: Mapping[str, RunConfig | None]) -> str:
     """The data set to attack on: the given one, or what all targets were trained on."""
     if given:
         return given
@@ -254,7 +255,7 @@ def dataset_name(given: str | None, configs: dict[str, dict[str, Any] | None]) -
             f"{', '.join(bare)} is a bare Keras file, which does not say what it was trained on. "
             f"Expected --dataset, one of {', '.join(DATASETS)}."
         )
-    trained_on = {name: config["dataset"]["name"] for name, config in configs.items() if config}
+    trained_on = {name: config.dataset.name for name, config in configs.items() if config}
     if len(set(trained_on.values())) > 1:
         raise InputError(
             f"Expected targets trained on one data set, or --dataset. Received: {trained_on}."
@@ -262,34 +263,34 @@ def dataset_name(given: str | None, configs: dict[str, dict[str, Any] | None]) -
     return next(iter(trained_on.values()))
 
 
-def check_data(dataset: Any, configs: dict[str, dict[str, Any] | None]) -> None:
+def check_data(dataset: Any, configs: Mapping[str, RunConfig | None]) -> None:
     """Refuses runs of another data set; warns of those trained on another copy of this one."""
     for name, config in configs.items():
         if config is None:
             continue
-        known = config["dataset"]
-        if known["name"] != dataset.name:
+        known = config.dataset
+        if known.name != dataset.name:
             raise InputError(
-                f"Expected runs trained on {dataset.name}. Received: {name} of {known['name']}."
+                f"Expected runs trained on {dataset.name}. Received: {name} of {known.name}."
             )
-        if known.get("fingerprint") != dataset.fingerprint:
+        if known.fingerprint != dataset.fingerprint:
             print(
                 f"warning: {name} was trained on another copy of {dataset.name} "
-                f"(fingerprint {known.get('fingerprint')}, here {dataset.fingerprint})",
+                f"(fingerprint {known.fingerprint}, here {dataset.fingerprint})",
                 file=sys.stderr,
             )
 
 
 def _warn_of_kinship(
-    configs: Mapping[str, dict[str, Any] | None], targets: Iterable[str], surrogates: Iterable[str]
+    configs: Mapping[str, RunConfig | None], targets: Iterable[str], surrogates: Iterable[str]
 ) -> None:
     """Warns if a surrogate began from the same weights as a target, as no attacker's would."""
     for surrogate in surrogates:
         for name in targets:
-            seeds = [(configs[model] or {}).get("seed") for model in (surrogate, name)]
-            if seeds[0] is not None and seeds[0] == seeds[1]:
+            first, second = configs[surrogate], configs[name]
+            if first and second and first.seed == second.seed:
                 print(
-                    f"warning: {surrogate} and {name} were trained from seed {seeds[0]}; a "
+                    f"warning: {surrogate} and {name} were trained from seed {first.seed}; a "
                     "black-box attacker does not know it. Train surrogates with another --seed.",
                     file=sys.stderr,
                 )

@@ -50,7 +50,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measures, prints a summary and writes the record."""
-    import dataclasses
     import pathlib
 
     import numpy as np
@@ -106,7 +105,7 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
     header = ["members", "CKA", "unbiased", "gradient cosine", "agree", "agree, attacked"]
     print_table(f"Diversity of {name} on {record.data['num_examples']} test images", header, rows)
     print(f"Record: {arguments.out}")
-    return dataclasses.asdict(record)
+    return record.to_json()
 
 
 if __name__ == "__main__":

@@ -236,8 +236,8 @@ def _trained(folder: str) -> dict[str, Any]:
     from parl_tf.training.folders import read_config, read_history
 
     config = read_config(folder)
-    print(f"Trained {config['method']} on {config['dataset']['name']}: {folder}")
-    return {"run": folder, "config": config, "history": read_history(folder)}
+    print(f"Trained {config.method} on {config.dataset.name}: {folder}")
+    return {"run": folder, "config": config.to_json(), "history": read_history(folder)}
 
 
 def _callbacks(arguments: argparse.Namespace, folder: str) -> list[Any]:

@@ -1,6 +1,6 @@
-"""What was done before an argument was there, for configurations of earlier versions.
+"""What training methods did before an argument was there, for files that lack it.
 
-This module is also for tools that do without TensorFlow.
+Imports no TensorFlow, so that the configuration of a run can be read without it.
 """
 
 from collections.abc import Mapping
@@ -8,15 +8,7 @@ from typing import Any
 
 FORMER_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "dverge": {"distillation_moves_statistics": False},
-    "trs": {"smoothness_scale": "example", "move_half": True, "batch_size": None},
     "guardian": {"stem_tap": None, "norms": "differentiated", "correlation": "pearson"},
+    "trs": {"smoothness_scale": "example", "move_half": True, "batch_size": None},
 }
-"""By a method's name, the values of arguments where a configuration lacks them."""
-
-
-def completed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's configuration, with the arguments that came after it as they were before."""
-    method, arguments = config.get("method"), config.get("arguments")
-    if not isinstance(method, str) or not isinstance(arguments, Mapping):
-        return dict(config)
-    return {**config, "arguments": {**FORMER_ARGUMENTS.get(method, {}), **arguments}}
+"""Values of the arguments that came later, by the name of the method and of the argument."""

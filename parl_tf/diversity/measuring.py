@@ -20,6 +20,7 @@ from parl_tf.graphs.input_gradients import loss_gradient_cosines, loss_gradients
 from parl_tf.provenance import fingerprint, versions, weights_fingerprint
 from parl_tf.results.diversity import DiversityRecord
 from parl_tf.results.records import ModelCard
+from parl_tf.training.config import RunConfig
 
 
 def measure_diversity(
@@ -33,7 +34,7 @@ def measure_diversity(
     example: int = 0,
     seed: int = 0,
     batch_size: int = 250,
-    config: dict[str, Any] | None = None,
+    config: RunConfig | None = None,
     data_description: Mapping[str, Any] | None = None,
 ) -> DiversityRecord:
     """Measures the diversity of an ensemble's members on images.

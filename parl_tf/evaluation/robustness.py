@@ -21,6 +21,7 @@ from parl_tf.graphs.classifiers import check_answers, check_logits_classifier
 from parl_tf.provenance import fingerprint, versions, weights_fingerprint
 from parl_tf.results.files import ResultStore
 from parl_tf.results.records import ModelCard, Record
+from parl_tf.training.config import RunConfig
 
 
 def evaluate_robustness(
@@ -94,7 +95,7 @@ def evaluate_cases(
     out: str | os.PathLike | None = None,
     examples_out: str | os.PathLike | None = None,
     data_description: Mapping[str, Any] | None = None,
-    configs: Mapping[str, dict[str, Any] | None] | None = None,
+    configs: Mapping[str, RunConfig | None] | None = None,
     on_progress: Progress | None = None,
 ) -> list[Record]:
     """Measures models on clean images and in given cases: attacks, strengths and threat models.
@@ -111,7 +112,7 @@ def evaluate_cases(
             evaluation, the evaluation continues where it stopped.
         examples_out: Folder to save the adversarial examples to, for `evaluate_examples`.
         data_description: What the images are, for the records.
-        configs: Configuration of the runs that trained targets and surrogates, by name.
+        configs: Configurations of the runs that trained targets and surrogates, by name.
         on_progress: Called with a description and the fraction done, in [0, 1].
 
     Returns:
@@ -186,7 +187,7 @@ def evaluate_cases(
 
 
 def model_cards(
-    models: Mapping[str, keras.Model], configs: Mapping[str, dict[str, Any] | None] | None
+    models: Mapping[str, keras.Model], configs: Mapping[str, RunConfig | None] | None
 ) -> dict[str, ModelCard]:
     """What records say of models, by name, with the configurations of their runs where known."""
     configs = configs or {}

@@ -18,6 +18,7 @@ from parl_tf.evaluation.robustness import check_models, model_cards
 from parl_tf.provenance import fingerprint, versions
 from parl_tf.results.files import ResultStore
 from parl_tf.results.records import ModelCard, Record
+from parl_tf.training.config import RunConfig
 
 
 def evaluate_examples(
@@ -25,7 +26,7 @@ def evaluate_examples(
     folder: str | os.PathLike,
     data: Examples,
     *,
-    configs: Mapping[str, dict[str, Any] | None] | None = None,
+    configs: Mapping[str, RunConfig | None] | None = None,
     out: str | os.PathLike | None = None,
 ) -> list[Record]:
     """Measures models on adversarial examples that were saved earlier.

@@ -11,6 +11,7 @@ from parl_tf.errors import InputError
 from parl_tf.evaluation.arguments import strengths
 from parl_tf.evaluation.cases import Case
 from parl_tf.protocols import EPSILONS
+from parl_tf.training.config import RunConfig
 
 Setting = tuple[str, dict[str, Any]]
 """Name of an attack, and its hyperparameters that differ from its defaults."""
@@ -90,7 +91,7 @@ class Protocol:
             case.attack.check_epsilon(case.epsilon)
         return list(dict.fromkeys(cases))
 
-    def check_surrogates(self, configs: Mapping[str, dict[str, Any] | None]) -> None:
+    def check_surrogates(self, configs: Mapping[str, RunConfig | None]) -> None:
         """Raises unless the surrogates meet the protocol's requirements.
 
         Args:
@@ -113,13 +114,7 @@ class Protocol:
                 f"Expected run folders as surrogates for protocol {self.name}, which say how they "
                 f"were trained. Received: {', '.join(bare)}."
             )
-        known = {name: config or {} for name, config in configs.items()}
-        vague = [name for name, config in known.items() if not _says_how(config)]
-        if vague:
-            raise InputError(
-                f"Expected surrogates of this version for protocol {self.name}: their "
-                f"configurations do not say how they were trained. Received: {', '.join(vague)}."
-            )
+        known = {name: config for name, config in configs.items() if config is not None}
         protected = [name for name, config in known.items() if not _is_unprotected(config)]
         if protected:
             raise InputError(
@@ -135,29 +130,18 @@ class Protocol:
                 )
 
 
-def _says_how(config: Mapping[str, Any]) -> bool:
-    """Whether a configuration has what surrogates have to differ in."""
-    recipe, dataset = config.get("recipe"), config.get("dataset")
-    return (
-        {"method", "seed", "arguments"} <= set(config)
-        and {"network", "epochs"} <= set(recipe or ())
-        and "train_examples" in (dataset or ())
-    )
-
-
-def _is_unprotected(config: Mapping[str, Any]) -> bool:
+def _is_unprotected(config: RunConfig) -> bool:
     """Whether a run was trained without a defence, adversarial training included."""
-    hardened = config["arguments"].get("adversarial_training")
-    return config["method"] == "unprotected" and not hardened
+    return config.method == "unprotected" and not config.is_adversarially_trained
 
 
-def _differences(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def _differences(configs: Mapping[str, RunConfig]) -> dict[str, dict[str, Any]]:
     """What surrogates have to differ in, each by their names."""
     return {
-        "seed": {name: config["seed"] for name, config in configs.items()},
-        "network": {name: config["recipe"]["network"] for name, config in configs.items()},
+        "seed": {name: config.seed for name, config in configs.items()},
+        "network": {name: config.recipe.network for name, config in configs.items()},
         "examples seen": {
-            name: config["recipe"]["epochs"] * config["dataset"]["train_examples"]
+            name: config.recipe.epochs * config.dataset.train_examples
             for name, config in configs.items()
         },
     }

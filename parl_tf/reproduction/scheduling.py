@@ -119,6 +119,7 @@ def log_of(job: Job, out: pathlib.Path) -> pathlib.Path:
 
 
 def _note(job: Job, out: pathlib.Path) -> pathlib.Path:
+    """File that remembers what a job was."""
     return out / "jobs" / f"{job.name}.json"
 
 

@@ -64,6 +64,11 @@ class DiversityRecord:
         given = {k: v for k, v in self.attack.items() if k not in ("name", "epsilon")}
         return AttackKey.of(self.attack["name"], given)
 
+    def to_json(self) -> dict[str, Any]:
+        """The record as a JSON value."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {**fields, "target": self.target.to_json()}
+
 
 def save_diversity(record: DiversityRecord, path: str | os.PathLike) -> None:
     """Writes a record to a JSON file, whole or not at all.
@@ -75,7 +80,7 @@ def save_diversity(record: DiversityRecord, path: str | os.PathLike) -> None:
         >>> parl_tf.save_diversity(measured, "diversity.json")
     """
     check_can_write(path)
-    document = {"format": FORMAT, "diversity": dataclasses.asdict(record)}
+    document = {"format": FORMAT, "diversity": record.to_json()}
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {**document, "checksum": checksum(document)}, indent=None)
@@ -96,9 +101,9 @@ def load_diversity(path: str | os.PathLike) -> DiversityRecord:
     document = read_document(path)
     try:
         given = {f.name: document["diversity"][f.name] for f in dataclasses.fields(DiversityRecord)}
-        record = DiversityRecord(**{**given, "target": ModelCard(**given["target"])})
+        record = DiversityRecord(**{**given, "target": ModelCard.from_json(given["target"])})
         _check(record)
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UnreadableFileError(f"{path} holds no record of diversity: {error!r}") from error
     return record
 

@@ -55,10 +55,16 @@ def read_document(path: str | os.PathLike) -> dict[str, Any]:
         raise UnreadableFileError(f"{path} is not JSON, or only part of it: {error}") from error
     if not isinstance(document, dict) or "format" not in document:
         raise UnreadableFileError(f"{path} does not hold result records.")
-    if document["format"] != FORMAT:
+    found = document["format"]
+    if found != FORMAT:
+        is_newer = type(found) is int and found > FORMAT
+        advice = (
+            "a newer version wrote it: update parl_tf"
+            if is_newer
+            else "evaluate again, or read it with the version that wrote it"
+        )
         raise UnreadableFileError(
-            f"{path} has format {document['format']!r}; this version of parl_tf reads format "
-            f"{FORMAT}. Evaluate again, or read it with the version that wrote it."
+            f"{path} has format {found!r}; this version of parl_tf reads format {FORMAT}: {advice}."
         )
     try:
         whole = checksum(document) == document.get("checksum")
@@ -89,7 +95,7 @@ def load_records(path: str | os.PathLike) -> list[Record]:
     return _records_of(read_document(path), path)
 
 
-def _records_of(document, path):
+def _records_of(document: Mapping[str, Any], path: str | os.PathLike) -> list[Record]:
     """The records of a document."""
     try:
         records = [from_json(value) for value in document["records"]]

@@ -9,6 +9,8 @@ import numpy as np
 
 from parl_tf.errors import InputError
 from parl_tf.results.keys import AttackKey, Hyperparameters, RecordKey
+from parl_tf.training.config import RunConfig
+from parl_tf.training.fields import check_names, check_text, json_object, wrong
 
 FORMAT = 2
 THREAT_MODELS = ("clean", "black_box", "white_box")
@@ -22,11 +24,38 @@ class ModelCard:
         name: Its name in tables.
         fingerprint: Hash of its weights.
         config: Configuration of the run that trained it; None for a bare Keras file.
+
+    Raises:
+        InputError: Another kind of configuration.
     """
 
     name: str
     fingerprint: str
-    config: dict[str, Any] | None = None
+    config: RunConfig | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.config, RunConfig | None):
+            raise wrong("the configuration of a model", "a RunConfig or None", self.config)
+
+    def to_json(self) -> dict[str, Any]:
+        """The card as a JSON value."""
+        config = self.config and self.config.to_json()
+        return {"name": self.name, "fingerprint": self.fingerprint, "config": config}
+
+    @classmethod
+    def from_json(cls, value: Any) -> "ModelCard":
+        """The card that `to_json` made a JSON value of, in this version or an older one.
+
+        Raises:
+            InputError: Something is missing, unknown or of another type.
+        """
+        card = json_object("the card of a model", value)
+        check_names(card, ("name", "fingerprint"), ("config",))
+        for name in ("name", "fingerprint"):
+            check_text(name, card[name])
+        given = card.get("config")
+        config = None if given is None else RunConfig.from_json(given)
+        return cls(name=card["name"], fingerprint=card["fingerprint"], config=config)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,7 +164,9 @@ def to_json(record: Record) -> dict[str, Any]:
     Masks are packed: each a string of hexadecimal digits, four images a digit, the first image
     in the highest bit. Accuracies come with them, for readers without this package.
     """
-    value = dataclasses.asdict(record)
+    value = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+    value["target"] = record.target.to_json()
+    value["surrogate"] = record.surrogate and record.surrogate.to_json()
     value["correct"] = [
         np.packbits(np.array(mask, bool)).tobytes().hex() for mask in record.correct
     ]
@@ -152,9 +183,9 @@ def from_json(value: Any) -> Record:
     """
     try:
         given = {field.name: value[field.name] for field in dataclasses.fields(Record)}
-        given["target"] = ModelCard(**given["target"])
+        given["target"] = ModelCard.from_json(given["target"])
         if given["surrogate"] is not None:
-            given["surrogate"] = ModelCard(**given["surrogate"])
+            given["surrogate"] = ModelCard.from_json(given["surrogate"])
         given["correct"] = [
             _unpack(mask, value["data"]["num_examples"]) for mask in given["correct"]
         ]
@@ -168,7 +199,7 @@ def from_json(value: Any) -> Record:
     return record
 
 
-def _unpack(mask, count):
+def _unpack(mask: str, count: object) -> list[int]:
     """Bits of hexadecimal digits."""
     packed = np.frombuffer(bytes.fromhex(mask), "uint8")
     if type(count) is not int or count < 1 or len(packed) != -(-count // 8):
@@ -176,17 +207,13 @@ def _unpack(mask, count):
     bits = np.unpackbits(packed)
     if bits[count:].any():
         raise ValueError(f"a mask of more than {count} examples")
-    return bits[:count].tolist()
+    unpacked: list[int] = bits[:count].tolist()
+    return unpacked
 
 
 def _check(record: Record) -> None:
     """Raises ValueError unless the parts of a record are what they should be."""
-    cards = [record.target, *([record.surrogate] if record.surrogate else [])]
     texts = [record.protocol, record.attack]
-    for card in cards:
-        texts += [card.name, card.fingerprint]
-        if not isinstance(card.config, dict | None):
-            raise ValueError("a configuration that is not an object")
     if not all(isinstance(text, str) and text for text in texts):
         raise ValueError(f"names that are not text: {texts}")
     if record.threat_model not in THREAT_MODELS or not 0 <= record.epsilon <= 1:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 
 from parl_tf.results.records import ModelCard
 
@@ -49,15 +48,14 @@ class Setting:
     @classmethod
     def of(cls, card: ModelCard) -> "Setting":
         """The setting of a model that a record is of."""
-        config = card.config or {}
-        method, arguments = config.get("method"), config.get("arguments")
-        if not isinstance(method, str) or not isinstance(arguments, Mapping):
+        config = card.config
+        if config is None:
             return cls(name=sanitized(card.name))
-        layers = arguments.get("num_layers") if method in _BY_LAYERS else None
+        layers = config.arguments.get("num_layers") if config.method in _BY_LAYERS else None
         return cls(
-            method=sanitized(method),
+            method=sanitized(config.method),
             num_layers=layers if type(layers) is int else None,
-            adversarially_trained=bool(arguments.get("adversarial_training")),
+            adversarially_trained=config.is_adversarially_trained,
         )
 
     @property

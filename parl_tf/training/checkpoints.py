@@ -1,23 +1,20 @@
 """Continuing a training that was interrupted, after its last whole epoch."""
 
-import json
 import logging
 import math
 import os
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 import keras
 
 from parl_tf.defences.base import Ensemble
-from parl_tf.defences.former_arguments import completed
-from parl_tf.errors import UnreadableFileError
+from parl_tf.errors import MissingFileError, UnreadableFileError
+from parl_tf.training.config import RunConfig
 from parl_tf.training.folders import (
     check_checkpoint,
     cut_history,
     find_checkpoints,
-    holds_run,
     read_config,
     read_model,
     save_checkpoint,
@@ -46,9 +43,7 @@ class Checkpoints(keras.callbacks.Callback):
             save_checkpoint(self._folder, self.model, epoch + 1)
 
 
-def continue_run(
-    folder: str | os.PathLike, config: Mapping[str, Any]
-) -> tuple[Ensemble, int] | None:
+def continue_run(folder: str | os.PathLike, config: RunConfig) -> tuple[Ensemble, int] | None:
     """Takes up an unfinished run where its last checkpoint left it.
 
     Lines of the history beyond it are dropped. Other reasons to begin anew than a folder without
@@ -56,8 +51,7 @@ def continue_run(
 
     Args:
         folder: The run folder, or where one is to be.
-        config: What the run is to be; that in the folder must be equal, up to `versions` and
-            what its version did not have yet.
+        config: What the run is to be; that in the folder must be equal, up to versions and commit.
 
     Returns:
         The ensemble, compiled as it was, and the number of epochs that it has been trained for;
@@ -65,12 +59,13 @@ def continue_run(
     """
     folder = pathlib.Path(folder)
     checkpoints = find_checkpoints(folder)
-    if not checkpoints or not holds_run(folder):
+    if not checkpoints:
         return None
-    begun, wanted = completed(read_config(folder)), json.loads(json.dumps(config))
-    versions = begun.pop("versions", None), wanted.pop("versions", None)
-    if begun != wanted:
-        others = [key for key in {**begun, **wanted} if begun.get(key) != wanted.get(key)]
+    try:
+        begun = read_config(folder)
+    except (MissingFileError, UnreadableFileError):
+        return None
+    if others := begun.differences(config):
         _log.warning(
             "%s: beginning anew, because what was begun there has another %s.",
             folder,
@@ -85,8 +80,12 @@ def continue_run(
         except UnreadableFileError as error:
             _log.warning("%s: no continuing after epoch %d. %s", folder, epochs, error)
         else:
+            versions = dict(begun.versions), dict(config.versions)
             if versions[0] != versions[1]:
                 _log.warning("%s was begun with other versions: %s, now %s.", folder, *versions)
+            elif begun.commit != config.commit:
+                commits = begun.commit or "no known one", config.commit or "no known one"
+                _log.info("%s was begun with another commit: %s, now %s.", folder, *commits)
             return ensemble, epochs
     _log.warning("%s: beginning anew.", folder)
     return None

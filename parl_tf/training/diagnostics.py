@@ -67,7 +67,7 @@ class DiversityDiagnostics(keras.callbacks.Callback):
             graph_part(member.inputs, layer_outputs(member, self._num_layers)) for member in members
         ]
 
-        def measure(images, labels):
+        def measure(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             penalties = tf.reduce_sum(layer_gradient_cosines(layers_of, images), axis=[0, 2])
             cosines = tf.reduce_mean(loss_gradient_cosines(members, images, labels), axis=1)
             return tf.reduce_sum(cosines), tf.reduce_sum(penalties)

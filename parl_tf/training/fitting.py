@@ -1,9 +1,6 @@
 """From a recipe to a trained ensemble in a run folder."""
 
-import dataclasses
-import inspect
 import logging
-import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -14,18 +11,16 @@ import numpy as np
 import tensorflow as tf
 
 from parl_tf.arguments import listed
-from parl_tf.data.batches import paired_batches, training_batches
-from parl_tf.data.datasets import MIRRORED_DATASETS, Dataset, check_dataset
-from parl_tf.data.examples import Split
-from parl_tf.defences import METHODS
+from parl_tf.data.datasets import Dataset
 from parl_tf.defences.base import Ensemble
-from parl_tf.errors import ExistingRunError, InputError
-from parl_tf.models import NETWORKS
-from parl_tf.models.penalties import penalize_all_weights
-from parl_tf.provenance import versions
+from parl_tf.errors import ExistingRunError
+from parl_tf.provenance import commit, versions
 from parl_tf.runtime.determinism import is_deterministic
 from parl_tf.runtime.replicas import num_replicas
+from parl_tf.training.batches import batches_to_train_on, batches_to_validate_on
+from parl_tf.training.building import build_ensemble, optimizer_of, resolved
 from parl_tf.training.checkpoints import Checkpoints, continue_run
+from parl_tf.training.config import OWN_START, RunConfig, Start, TrainingData
 from parl_tf.training.diagnostics import DiversityDiagnostics
 from parl_tf.training.divergence import StopWhenDiverged
 from parl_tf.training.folders import (
@@ -42,64 +37,7 @@ from parl_tf.training.recipes import Recipe, recipe_of
 from parl_tf.training.warm_start import begin_from, check_own_start
 
 _log = logging.getLogger(__name__)
-OWN_START = "start"  # in the folder of a run that needs a trained ensemble to begin from
 _DIAGNOSED = 250  # images that diversity is measured on
-
-
-def build_ensemble(
-    method: str,
-    dataset: Dataset,
-    *,
-    recipe: Recipe | str | None = None,
-    num_members: int = 3,
-    seed: int = 0,
-    **arguments: Any,
-) -> Ensemble:
-    """Makes an untrained ensemble for a data set.
-
-    Args:
-        method: Name of a training method.
-        dataset: Decides image shape, classes and normalisation.
-        recipe: Decides the members' network; as for `train`.
-        num_members: How many members.
-        seed: Members' initial weights follow from it, different for every pair of seed and
-            member, and what the method draws while training.
-        **arguments: Keyword arguments of the method's class.
-
-    Returns:
-        The ensemble, not compiled.
-
-    Raises:
-        InputError: An unknown method, or what its class refuses.
-
-    Example:
-        >>> recipe = parl_tf.Recipe(network="resnet8")
-        >>> ensemble = parl_tf.build_ensemble("parl", dataset, recipe=recipe, num_layers=3)
-        >>> ensemble  # doctest: +ELLIPSIS
-        <PARL name=parl...>
-        >>> len(ensemble.members)
-        3
-    """
-    make = METHODS[method]
-    check_dataset(dataset)
-    recipe = recipe_of(recipe, method)
-    network = NETWORKS[recipe.network]
-    normalization = recipe.pixel_statistics(dataset.name)
-    options = {} if recipe.kernel_penalty is None else {"kernel_penalty": recipe.kernel_penalty}
-    members = [
-        network(
-            dataset.num_classes,
-            input_shape=dataset.image_shape,
-            normalization=normalization,
-            seed=member_seed,
-            **options,
-        )
-        for member_seed in _member_seeds(seed, num_members)
-    ]
-    if recipe.penalized == "all":
-        for member in members:
-            penalize_all_weights(member, _resolved(recipe).kernel_penalty or 0.0)
-    return make(members, seed=seed, **arguments)
 
 
 def train(
@@ -168,7 +106,7 @@ def train(
         >>> model.num_layers
         3
     """
-    recipe = _resolved(recipe_of(recipe, method))
+    recipe = resolved(recipe_of(recipe, method))
     check_can_begin(out)
     ensemble = build_ensemble(
         method, dataset, recipe=recipe, num_members=num_members, seed=seed, **(arguments or {})
@@ -176,9 +114,9 @@ def train(
     folder = pathlib.Path(out)
     started = _started(ensemble, start_from, seed)
     config = _configuration(method, ensemble, dataset, recipe, seed, started)
-    own_start = folder / OWN_START if started == {"run": OWN_START} else None
-    _training_batches(ensemble, dataset, recipe, seed, 0)  # what these refuse ends here
-    _validation_batches(dataset.validation)
+    own_start = folder / OWN_START if started and started.is_own else None
+    batches_to_train_on(ensemble, dataset, recipe, seed, 0)  # what these refuse ends here
+    batches_to_validate_on(dataset.validation)
     with locked(folder):
         check_can_begin(folder)  # another process may just have finished it
         continued = continue_run(folder, config)
@@ -188,10 +126,10 @@ def train(
                 "parl-train with the run's own options begins anew there."
             )
         ensemble, epoch = continued or (ensemble, 0)
-        batches = _training_batches(ensemble, dataset, recipe, seed, epoch)
+        batches = batches_to_train_on(ensemble, dataset, recipe, seed, epoch)
         # What is read from a file is compiled again: whether by XLA depends on the machine.
         ensemble.compile(
-            optimizer=ensemble.optimizer if continued else _optimizer(recipe, len(batches)),
+            optimizer=ensemble.optimizer if continued else optimizer_of(recipe, len(batches)),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         )
         if continued:
@@ -208,12 +146,12 @@ def train(
         return ensemble
 
 
-def _started(ensemble, start_from, seed):
+def _started(ensemble: Ensemble, start_from: str | os.PathLike | None, seed: int) -> Start | None:
     """Gives an ensemble the weights that it begins from, if named; what a configuration says."""
     if start_from is None:
-        return {"run": OWN_START} if ensemble.needs_start else None
+        return Start(run=OWN_START) if ensemble.needs_start else None
     started = begin_from(ensemble, start_from)
-    if started.get("seed") != seed:
+    if started.seed != seed:
         _log.warning(
             "%s was trained from another seed: it has seen images that validate this run.",
             start_from,
@@ -221,59 +159,57 @@ def _started(ensemble, start_from, seed):
     return started
 
 
-def _configuration(method, ensemble, dataset, recipe, seed, started):
+def _configuration(
+    method: str,
+    ensemble: Ensemble,
+    dataset: Dataset,
+    recipe: Recipe,
+    seed: int,
+    started: Start | None,
+) -> RunConfig:
     """What a run is, as it is written into its folder."""
-    return {
-        "format": 1,
-        "method": method,
-        "arguments": _own_arguments(ensemble),
-        "num_members": len(ensemble.members),
-        "seed": seed,
-        "start_from": started,
-        "dataset": {
-            "name": dataset.name,
-            "fingerprint": dataset.fingerprint,
-            "train_examples": len(dataset.train),
-            "validation_examples": len(dataset.validation),
-            "seed": dataset.seed,
-        },
-        "recipe": recipe.to_json(),
-        "deterministic": is_deterministic(),
-        "devices": num_replicas(),
-        "versions": versions(),
-    }
-
-
-def _training_batches(ensemble, dataset, recipe, seed, initial_epoch):
-    """The batches that an ensemble is trained on, from an epoch on."""
-    if recipe.batch_size % num_replicas():
-        raise InputError(
-            f"Expected a batch_size that the number of devices, {num_replicas()}, divides. "
-            f"Received: {recipe.batch_size}."
-        )
-    make_batches = paired_batches if ensemble.uses_partners else training_batches
-    return make_batches(
-        dataset.train,
-        batch_size=recipe.batch_size,
+    arguments = ensemble.get_config()
+    return RunConfig(
+        method=method,
+        arguments={k: v for k, v in arguments.items() if k not in ("members", "name")},
+        num_members=len(ensemble.members),
         seed=seed,
-        max_shift=recipe.max_shift,
-        flip=dataset.name in MIRRORED_DATASETS,
-        noise_stddev=recipe.noise_stddev,
-        initial_epoch=initial_epoch,
+        recipe=recipe,
+        dataset=TrainingData(
+            name=dataset.name,
+            fingerprint=dataset.fingerprint,
+            train_examples=len(dataset.train),
+            validation_examples=len(dataset.validation),
+            seed=dataset.seed,
+        ),
+        start_from=started,
+        deterministic=is_deterministic(),
+        devices=num_replicas(),
+        versions=versions(),
+        commit=commit(),
     )
 
 
-def _fit(ensemble, batches, dataset, recipe, folder, initial_epoch, callbacks, verbose):
+def _fit(
+    ensemble: Ensemble,
+    batches: tf.data.Dataset,
+    dataset: Dataset,
+    recipe: Recipe,
+    folder: pathlib.Path,
+    initial_epoch: int,
+    callbacks: Sequence[keras.callbacks.Callback] | keras.callbacks.Callback,
+    verbose: str | int,
+) -> None:
     """Trains from an epoch on, with a line of history and a checkpoint for each."""
     measured_on = dataset.validation or dataset.train
     diagnosed = measured_on.take(np.arange(min(_DIAGNOSED, len(measured_on))))
     lines = keras.callbacks.CSVLogger(folder / HISTORY, append=True)
     try:
-        return ensemble.fit(
+        ensemble.fit(
             batches,
             epochs=recipe.epochs,
             initial_epoch=initial_epoch,
-            validation_data=_validation_batches(dataset.validation),
+            validation_data=batches_to_validate_on(dataset.validation),
             callbacks=[
                 StopWhenDiverged(),
                 DiversityDiagnostics(diagnosed.images, diagnosed.labels),
@@ -289,7 +225,15 @@ def _fit(ensemble, batches, dataset, recipe, folder, initial_epoch, callbacks, v
         lines.on_train_end()  # which `fit` does not get to when interrupted
 
 
-def _train_start(folder, method, dataset, recipe, num_members, seed, verbose):
+def _train_start(
+    folder: pathlib.Path,
+    method: str,
+    dataset: Dataset,
+    recipe: Recipe,
+    num_members: int,
+    seed: int,
+    verbose: str | int,
+) -> None:
     """Trains the unprotected ensemble that a method begins from, unless it is there."""
     if is_finished(folder):
         _log.info("%s begins from the unprotected ensemble in %s.", method, folder)
@@ -309,58 +253,3 @@ def _train_start(folder, method, dataset, recipe, num_members, seed, verbose):
         seed=seed,
         verbose=verbose,
     )
-
-
-def _resolved(recipe: Recipe) -> Recipe:
-    """A recipe that leaves nothing to its network's defaults."""
-    if recipe.kernel_penalty is not None:
-        return recipe
-    parameters = inspect.signature(NETWORKS[recipe.network]).parameters
-    return dataclasses.replace(recipe, kernel_penalty=parameters["kernel_penalty"].default)
-
-
-def _optimizer(recipe: Recipe, steps_an_epoch: int) -> keras.optimizers.Optimizer:
-    """The optimizer of a recipe, with its schedule."""
-    steps = recipe.epochs * steps_an_epoch
-    rate: keras.optimizers.schedules.LearningRateSchedule | float = recipe.learning_rate
-    if recipe.decay_at is None:
-        rate = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, steps)
-    elif recipe.decay_at:
-        # A rate holds up to and with its boundary; the first step is number 0.
-        boundaries = [round(part * steps) - 1 for part in recipe.decay_at]
-        rates = [recipe.learning_rate / 10**number for number in range(len(boundaries) + 1)]
-        rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates)
-    if recipe.optimizer == "sgd":
-        return keras.optimizers.SGD(rate, momentum=0.9)
-    return keras.optimizers.Adam(rate)
-
-
-def _member_seeds(seed: int, num_members: int) -> list[int]:
-    """A seed for each member, unlike those of every other `seed`."""
-    children = np.random.SeedSequence(seed).spawn(num_members)
-    return [int(child.generate_state(1)[0]) for child in children]
-
-
-def _own_arguments(ensemble: Ensemble) -> dict[str, Any]:
-    """The resolved hyperparameters of an ensemble."""
-    config = ensemble.get_config()
-    return {key: value for key, value in config.items() if key not in ("members", "name")}
-
-
-def _validation_batches(split: Split) -> tf.data.Dataset | None:
-    """Batches to validate on, or None for an empty split."""
-    if not len(split):
-        return None
-    batch_size = next((n for n in range(250, 0, -1) if _reaches_all(len(split), n)), None)
-    if batch_size is None:
-        raise InputError(
-            f"Expected at least {num_replicas()} validation examples, one for each device. "
-            f"Received: {len(split)}."
-        )
-    return tf.data.Dataset.from_tensor_slices((split.images, split.labels)).batch(batch_size)
-
-
-def _reaches_all(count: int, batch_size: int) -> bool:
-    """Whether every replica gets a part of the last batch, the first ones the larger parts."""
-    rest, replicas = min(count, count % batch_size or batch_size), num_replicas()
-    return rest > math.ceil(rest / replicas) * (replicas - 1)

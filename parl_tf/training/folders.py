@@ -8,29 +8,29 @@ import os
 import pathlib
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import h5py
 import keras
 
 from parl_tf.defences import METHODS
 from parl_tf.defences.base import Ensemble
-from parl_tf.errors import ExistingRunError, MissingFileError, UnreadableFileError
+from parl_tf.errors import ExistingRunError, InputError, MissingFileError, UnreadableFileError
 from parl_tf.files import atomic_replacement, sha256_of, to_disk, write_atomic, write_json
 from parl_tf.graphs.classifiers import check_logits_classifier
+from parl_tf.training.config import RunConfig
 
 CONFIG, HISTORY, MODEL = "config.json", "history.csv", "model.keras"
 _MOST_UNPACKED = 20  # times its size; other tools may compress what Keras does not
 _KEPT = 2  # checkpoints: the last, and the one before should the last be damaged
 
 
-def begin_run(folder: str | os.PathLike, config: Mapping[str, Any]) -> pathlib.Path:
+def begin_run(folder: str | os.PathLike, config: RunConfig) -> pathlib.Path:
     """Makes a run folder and writes its configuration.
 
     Args:
         folder: Where the run goes. An unfinished run there is begun again from its start.
-        config: What the run is, as JSON values.
+        config: What the run is.
 
     Returns:
         The folder.
@@ -44,7 +44,7 @@ def begin_run(folder: str | os.PathLike, config: Mapping[str, Any]) -> pathlib.P
     remove_checkpoints(folder)
     for path in (folder / HISTORY, *folder.glob(".partial-*")):
         path.unlink(missing_ok=True)
-    write_json(folder / CONFIG, config)
+    write_json(folder / CONFIG, config.to_json())
     return folder
 
 
@@ -61,25 +61,20 @@ def check_can_begin(folder: str | os.PathLike) -> None:
         names = ["a file"]
     else:  # one that was being written when its process was killed is nobody's
         names = [path.name for path in folder.iterdir() if not path.name.startswith(".partial-")]
-    if names and not holds_run(folder):
+    if not names:
+        return
+    try:
+        read_config(folder)
+    except (MissingFileError, UnreadableFileError) as error:
         raise ExistingRunError(
-            f"{folder} holds something that is not a run. Expected a new or empty folder; nothing "
-            "was changed."
-        )
+            f"{folder} holds something that is not a run: {error} Expected a new or empty folder; "
+            "nothing was changed."
+        ) from error
 
 
 def is_finished(folder: str | os.PathLike) -> bool:
     """Whether a folder holds a finished run."""
     return (pathlib.Path(folder) / MODEL).exists()
-
-
-def holds_run(folder: pathlib.Path) -> bool:
-    """Whether a folder holds the configuration of a run, not just a file of its name."""
-    try:
-        config = read_config(folder)
-    except (MissingFileError, UnreadableFileError):
-        return False
-    return {"format", "method"} <= set(config)
 
 
 def finish_run(folder: pathlib.Path, model: keras.Model) -> None:
@@ -136,7 +131,7 @@ def remove_checkpoints(folder: pathlib.Path, kept: Sequence[pathlib.Path] = ()) 
             path.unlink()
 
 
-def load_model(path: str | os.PathLike) -> tuple[keras.Model, dict[str, Any] | None]:
+def load_model(path: str | os.PathLike) -> tuple[keras.Model, RunConfig | None]:
     """Loads the model of a finished run, or a bare Keras file.
 
     Args:
@@ -147,8 +142,8 @@ def load_model(path: str | os.PathLike) -> tuple[keras.Model, dict[str, Any] | N
 
     Raises:
         MissingFileError: Nothing there, or a run that is not finished.
-        UnreadableFileError: A file that is not a Keras model, or a configuration that is not
-            JSON.
+        UnreadableFileError: A file that is not a Keras model, or a configuration that cannot be
+            used.
         InputError: A Keras model that is not a classifier of images returning logits.
 
     Example:
@@ -194,7 +189,7 @@ def _check_unpacked_size(file: pathlib.Path) -> None:
     """
     size = file.stat().st_size
 
-    def check(unpacked):
+    def check(unpacked: int) -> None:
         if unpacked > _MOST_UNPACKED * size:
             raise UnreadableFileError(
                 f"{file} has {size:,} bytes and would become {unpacked:,}, which no Keras model "
@@ -219,25 +214,27 @@ def _declared_size(weights: bytes) -> int:
     return sum(map(int, sizes))
 
 
-def read_config(folder: str | os.PathLike) -> dict[str, Any]:
-    """Reads the configuration of a run.
+def read_config(folder: str | os.PathLike) -> RunConfig:
+    """Reads the configuration of a run, of this version or an older one.
 
     Raises:
         MissingFileError: `folder` is not a run folder.
-        UnreadableFileError: Its configuration is not a JSON object.
+        UnreadableFileError: Its configuration is not JSON, of a newer version, or has a field that
+            is missing, unknown or outside its values.
     """
     path = pathlib.Path(folder) / CONFIG
     if not path.exists():
         raise MissingFileError(f"{folder} is not a run folder: there is no {CONFIG} in it.")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise UnreadableFileError(f"{path} is not JSON: {error}") from error
-    if not isinstance(config, dict) or not isinstance(config.get("dataset"), dict):
-        raise UnreadableFileError(f"{path} does not hold the configuration of a run.")
-    if not isinstance(config["dataset"].get("name"), str):
-        raise UnreadableFileError(f"{path} does not name the data set of the run.")
-    return config
+        raise UnreadableFileError(f"{path} is not JSON: {error}.") from error
+    try:
+        return RunConfig.from_json(value)
+    except InputError as error:
+        raise UnreadableFileError(
+            f"{path} does not hold the configuration of a run as this version reads it. {error}"
+        ) from error
 
 
 def read_history(folder: str | os.PathLike) -> list[dict[str, float | None]]:

@@ -8,11 +8,18 @@ from typing import Any
 from parl_tf.arguments import check_choice
 from parl_tf.data.datasets import PIXEL_STATISTICS
 from parl_tf.errors import InputError
+from parl_tf.training.fields import (
+    check_integer,
+    check_names,
+    check_number,
+    check_text,
+    json_object,
+    wrong,
+)
 
 OPTIMIZERS = ("adam", "sgd")
 PENALIZED = ("convolutions", "all")
 DEVIATIONS = ("data_set", "image")
-_LATER = ("penalized", "pixel_deviation")  # fields that runs of older versions do not have
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,18 +95,33 @@ class Recipe:
         return dataset if dataset in PIXEL_STATISTICS else None
 
     def to_json(self) -> dict[str, Any]:
-        """A recipe as it is in a run's configuration.
-
-        Fields that came later are left out at their defaults, which are what was done before: so
-        the configuration of an older run equals that of the same run now.
-        """
+        """A recipe as it is in a run's configuration."""
         decay_at = None if self.decay_at is None else list(self.decay_at)
-        fields = {**dataclasses.asdict(self), "decay_at": decay_at}
-        return {
-            name: value
-            for name, value in fields.items()
-            if name not in _LATER or value != getattr(PAPER, name)
-        }
+        return {**dataclasses.asdict(self), "decay_at": decay_at}
+
+    @classmethod
+    def from_json(cls, value: Any) -> "Recipe":
+        """The recipe that `to_json` made a JSON value of.
+
+        Raises:
+            InputError: A field that is missing, unknown or outside its values, by name.
+        """
+        given = json_object("recipe", value)
+        check_names(given, [field.name for field in dataclasses.fields(cls)], of="recipe.")
+        decay_at = given.pop("decay_at")
+        if not isinstance(decay_at, list | None):
+            raise wrong("recipe.decay_at", "a list or null", decay_at)
+        for part in decay_at or ():
+            check_number("recipe.decay_at", part)
+        for name, found in given.items():
+            default = getattr(PAPER, name)
+            if isinstance(default, str):
+                check_text(f"recipe.{name}", found)
+            elif isinstance(default, int):
+                check_integer(f"recipe.{name}", found, 0)
+            elif not (name == "kernel_penalty" and found is None):
+                check_number(f"recipe.{name}", found)
+        return cls(decay_at=None if decay_at is None else tuple(decay_at), **given)
 
 
 PAPER = Recipe()

@@ -1,21 +1,21 @@
 """Beginning from the weights of another run."""
 
+import dataclasses
 import itertools
 import os
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 import keras
 
 from parl_tf.defences.base import Ensemble
-from parl_tf.errors import ExistingRunError, InputError, UnreadableFileError
+from parl_tf.errors import ExistingRunError, InputError, MissingFileError, UnreadableFileError
 from parl_tf.graphs.nodes import copy_weights
+from parl_tf.training.config import RunConfig, Start
 from parl_tf.training.folders import (
     MODEL,
     check_checkpoint,
     find_checkpoints,
-    holds_run,
     is_finished,
     load_model,
     read_config,
@@ -23,7 +23,7 @@ from parl_tf.training.folders import (
 )
 
 
-def begin_from(ensemble: Ensemble, path: str | os.PathLike) -> dict[str, Any]:
+def begin_from(ensemble: Ensemble, path: str | os.PathLike) -> Start:
     """Copies the weights of a trained ensemble's members into those of another.
 
     Args:
@@ -31,7 +31,7 @@ def begin_from(ensemble: Ensemble, path: str | os.PathLike) -> dict[str, Any]:
         path: A run folder, or a Keras file with an ensemble.
 
     Returns:
-        Where they came from: `run` and, for a run folder, its `method` and `seed`.
+        Where they came from; for a run folder with its method and seed.
 
     Raises:
         InputError: Another network, number of classes or number of members.
@@ -52,20 +52,22 @@ def begin_from(ensemble: Ensemble, path: str | os.PathLike) -> dict[str, Any]:
             f"Received: {start.num_classes} classes in {path}."
         )
     pairs = list(zip(ensemble.members, start.members, strict=True))
-    config = config or {}
     if difference := _first_difference(ensemble, start):
+        network = config.recipe.network if config else "not said which"
         raise InputError(
             f"Expected a start of the same network, input and normalisation. Received: another "
-            f"one in {path}, {config.get('recipe', {}).get('network', 'not said which')}, of "
-            f"this version or an earlier one; they first differ in {difference}. Train the "
-            "start anew by the same recipe and network, or name its network (--network)."
+            f"one in {path}, {network}, of this version or an earlier one; they first differ in "
+            f"{difference}. Train the start anew by the same recipe and network, or name its "
+            "network (--network)."
         )
     for member, begun in pairs:
         copy_weights(begun, member)
-    return {"run": str(path), **{key: config[key] for key in ("method", "seed") if key in config}}
+    if config is None:
+        return Start(run=str(path))
+    return Start(run=str(path), method=config.method, seed=config.seed)
 
 
-def check_own_start(ensemble: Ensemble, folder: pathlib.Path, config: Mapping[str, Any]) -> None:
+def check_own_start(ensemble: Ensemble, folder: pathlib.Path, config: RunConfig) -> None:
     """Raises unless what is there can become the start that a run trains for itself.
 
     A finished start is taken as it is. An unfinished one of the same configuration is continued;
@@ -83,20 +85,23 @@ def check_own_start(ensemble: Ensemble, folder: pathlib.Path, config: Mapping[st
         UnreadableFileError: A finished start that cannot be read.
     """
     finished = is_finished(folder)
-    if not finished and not holds_run(folder):
+    try:
+        found = read_config(folder)
+    except (MissingFileError, UnreadableFileError):
+        if finished:
+            raise
         return
-    found = read_config(folder)
-    expected = {key: config[key] for key in ("seed", "num_members", "recipe", "deterministic")}
-    kept = {**expected, "method": "unprotected", **_flat(config["dataset"])}
-    there = {**found, **_flat(found["dataset"])}
-    others = [key for key, value in kept.items() if key in there and there[key] != value]
-    if finished and others:
+    uncompared: dict[str, Any] = {"arguments": {}, "start_from": None}
+    others = dataclasses.replace(found, **uncompared).differences(
+        dataclasses.replace(config, method="unprotected", **uncompared)
+    )
+    if not finished and others:
+        return
+    if others := [name for name in others if name != "devices"]:
         raise ExistingRunError(
             f"{folder} holds the start of another training: its {others[0]} is another one. "
             "Expected a new folder; nothing was changed."
         )
-    if not finished and (others or found.get("devices") != config["devices"]):
-        return
     start = read_model(folder / MODEL) if finished else _continued(folder)
     if start is not None and (difference := _first_difference(ensemble, start)):
         raise ExistingRunError(
@@ -104,11 +109,6 @@ def check_own_start(ensemble: Ensemble, folder: pathlib.Path, config: Mapping[st
             f"earlier version, and they first differ in {difference}. Expected a new folder; "
             f"nothing was changed. Without {folder} the start is trained anew."
         )
-
-
-def _flat(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """What a configuration says of its data, by names of its own."""
-    return {f"dataset {key}": value for key, value in dataset.items()}
 
 
 def _continued(folder: pathlib.Path) -> keras.Model | None:

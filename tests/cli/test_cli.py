@@ -118,7 +118,7 @@ def test_attack_from_two_surrogates(runs, tmp_path):
     assert {len(record.correct) for record in records if record.attack == "pgd"} == {2}
     assert {record.protocol for record in records} == {"custom"}
     configs = {record.target.name: record.target.config for record in records}
-    assert configs["parl"]["method"] == "parl"
+    assert configs["parl"].method == "parl"
     assert configs["model"] is None
     for record in records:
         assert record.data["name"] == "digits"
@@ -258,10 +258,10 @@ def test_diversity_of_a_run(runs, tmp_path, capsys):
     assert diversity.main(list(map(str, [*given, *few]))) == 0
     printed = capsys.readouterr()
     record = load_diversity(out)
-    assert json.loads(printed.out) == dataclasses.asdict(record)
+    assert json.loads(printed.out) == record.to_json()
     assert "Diversity of unprotected on 10 test images" in printed.err
     assert "1 and 2" in printed.err
-    assert record.target.config["method"] == "unprotected"
+    assert record.target.config.method == "unprotected"
     assert np.shape(record.cka) == (7, 1)
     assert record.data["name"] == "digits"
     assert (record.attack["name"], record.attack["epsilon"]) == ("pgd", 0.05)

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 from networks import NUM_CLASSES, examples, plain_network, residual_network
+from run_configs import run_config
 
 import parl_tf
 from parl_tf.attacks.iterative import PGD
@@ -20,7 +21,7 @@ MEMBERS = [residual_network(0), plain_network(1), residual_network(2)]
 ENSEMBLE = parl_tf.Ensemble(MEMBERS)
 ATTACK = PGD(num_steps=2, restarts=1)
 IMAGES, LABELS = examples(13)
-CONFIG = {"method": "unprotected", "seed": 0}
+CONFIG = run_config()
 
 
 def measure(**changes):

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 from networks import NUM_CLASSES, examples, plain_network, residual_network
+from run_configs import run_config
 
 import parl_tf
 from parl_tf.attacks import base
@@ -138,7 +139,7 @@ def test_cases_of_both_threat_models_at_once():
 
 
 def test_records_say_what_was_evaluated_on_what():
-    config = {"method": "parl", "seed": 3}
+    config = run_config("parl", 3)
     records = evaluate_robustness(
         {"single": SINGLE},
         [FGSM()],

@@ -1,7 +1,5 @@
 """Tables and figures of one evaluation."""
 
-import dataclasses
-
 import pytest
 from report_records import card, diversity, record, surrogate
 
@@ -134,5 +132,3 @@ def test_a_target_without_configuration_is_its_own_setting():
     assert Setting.of(PARL).label == "parl"
     assert Setting.of(card("parl7-at", 0)).label == "PARL/7 + AT"
     assert Setting.of(card("unprotected", 0)).label == "ENS_U"
-    strange = dataclasses.replace(PARL, config={"method": ["parl"], "arguments": None})
-    assert Setting.of(strange).label == "parl"

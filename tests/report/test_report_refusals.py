@@ -17,6 +17,7 @@ from parl_tf.report.tables.masking import diagnoses
 from parl_tf.report.tables.paper import table1, table2
 from parl_tf.report.tables.worst import worst_table
 from parl_tf.results.diversity import save_diversity
+from parl_tf.training.config import Start
 
 ONES = [[1] * 40]
 
@@ -66,12 +67,12 @@ CHANGES = {
         r"hyperparameters of pgd .*pgd\(.*num_steps=50,.*for PARL/7.*num_steps=7,.*for ENS_U",
     ),
     "another training": (
-        pgd(card("parl7", 1, recipe={"epochs": 200})),
+        pgd(card("parl7", 1, recipe={"batch_size": 128})),
         "targets of PARL/7 that differ only in their seeds.*recipe.batch_size 64",
     ),
     "another argument": (
         pgd(
-            card("parl7", 1, arguments={**config("parl7", 1)["arguments"], "diversity_weight": 2}),
+            card("parl7", 1, arguments={"diversity_weight": 2}),
         ),
         "arguments.diversity_weight 'nothing' .*, 2 ",
     ),
@@ -92,8 +93,10 @@ def test_records_that_do_not_agree_are_refused(tmp_path, change):
     assert "b.json" in str(refused.value)
 
 
-def test_seeds_may_differ_in_start_and_versions(tmp_path):
-    other = card("parl7", 1, start_from={"run": "runs/1"}, versions={"keras": "3.13"})
+def test_seeds_may_differ_in_start_versions_and_commit(tmp_path):
+    other = card(
+        "parl7", 1, start_from=Start(run="runs/1"), versions={"keras": "3.13"}, commit="f00d"
+    )
     table = table1(read(tmp_path, a=[pgd()], b=[pgd(other, correct=[[0] * 40] * 2)]))
     found = cell(table, "CIFAR-10", "PARL/7", "PGD")
     assert (found.mean, found.seeds) == (50.0, 2)
@@ -270,7 +273,7 @@ def test_broken_files_are_refused(tmp_path, how, named):
 
 def test_other_files_are_left_alone_in_a_folder_and_refused_when_named(tmp_path):
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(config("parl7", 0)))
+    path.write_text(json.dumps(config("parl7", 0).to_json()))
     write([pgd()], tmp_path / "a.json")
     assert [source.file for source in collect([tmp_path]).sources] == ["a.json"]
     with pytest.raises(UnreadableFileError):

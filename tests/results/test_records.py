@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from run_configs import run_config
 
 from parl_tf.errors import InputError
 from parl_tf.results.keys import AttackKey
 from parl_tf.results.records import ModelCard, Record, from_json, survived_all, to_json
 
-CARD = ModelCard(name="parl", fingerprint="0011", config={"method": "parl", "seed": 0})
+CARD = ModelCard(name="parl", fingerprint="0011", config=run_config("parl"))
 SURROGATE = ModelCard(name="surrogate", fingerprint="2233")
 
 
@@ -117,7 +118,11 @@ def test_json_carries_the_accuracies():
     value = to_json(record())
     assert value["accuracy"] == pytest.approx(5 / 12)
     assert value["worst_case_accuracy"] == 0.25
-    assert value["target"] == {"name": "parl", "fingerprint": "0011", "config": CARD.config}
+    assert value["target"] == {
+        "name": "parl",
+        "fingerprint": "0011",
+        "config": CARD.config.to_json(),
+    }
 
 
 @pytest.mark.parametrize("name", [*to_json(record())])
@@ -135,6 +140,7 @@ WRONG = [
     ("target", {"name": "parl", "fingerprint": 0}),
     ("target", {"name": "", "fingerprint": "00"}),
     ("target", {"name": "parl", "fingerprint": "00", "config": "parl"}),
+    ("target", {"name": "parl", "fingerprint": "00", "config": {"format": 2, "method": "parl"}}),
     ("surrogate", None),
     ("surrogate", "other"),
     ("threat_model", "grey_box"),

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from networks import pooled_network
 from report_records import diversity
+from run_configs import run_config
 from test_records import record
 from test_results import PLAN
 
@@ -21,8 +22,8 @@ import parl_tf
 from parl_tf.errors import ExistingRunError, InputError, MissingFileError, UnreadableFileError
 from parl_tf.results.diversity import load_diversity, save_diversity
 from parl_tf.results.files import checksum, load_records, to_document
+from parl_tf.training import building, resuming
 from parl_tf.training import fitting as training
-from parl_tf.training import resuming
 from parl_tf.training.folders import begin_run, load_model
 from parl_tf.training.recipes import Recipe
 
@@ -135,7 +136,7 @@ def unfinished(tmp_path, digits, monkeypatch):
     def stop(*arguments):
         raise Trained
 
-    monkeypatch.setattr(training, "NETWORKS", Names())
+    monkeypatch.setattr(building, "NETWORKS", Names())
     monkeypatch.setattr(training, "_fit", stop)
     monkeypatch.setattr(resuming, "enable_determinism", lambda: None)
     folder = tmp_path / "run"
@@ -271,4 +272,4 @@ def test_no_pickle_is_read_anywhere():
 def test_a_folder_of_another_is_not_written_into(tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(ExistingRunError):
-        begin_run(tmp_path, {"format": 1})
+        begin_run(tmp_path, run_config())

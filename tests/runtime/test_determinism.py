@@ -1,7 +1,6 @@
 """The same bits from one process to the next, however busy the machine is."""
 
 import contextlib
-import dataclasses
 import importlib
 import os
 import pathlib
@@ -10,13 +9,13 @@ import sys
 
 import pytest
 import tensorflow as tf
+from run_configs import run_config
 
 from parl_tf.cli import train
 from parl_tf.defences import METHODS
 from parl_tf.errors import InputError
 from parl_tf.runtime.determinism import enable_determinism, is_deterministic
 from parl_tf.training.folders import begin_run
-from parl_tf.training.recipes import PAPER
 from parl_tf.training.resuming import resume
 from parl_tf_tools import TOOLS
 
@@ -182,25 +181,12 @@ def test_without_being_asked_for_nothing_is_changed():
 
 def deterministic_config(devices=1):
     """The configuration of a run that was begun with --deterministic."""
-    return {
-        "format": 1,
-        "method": "unprotected",
-        "arguments": {"seed": 0},
-        "num_members": 2,
-        "seed": 0,
-        "start_from": None,
-        "dataset": {
-            "name": "digits",
-            "fingerprint": "0",
-            "train_examples": 64,
-            "validation_examples": 16,
-            "seed": 0,
-        },
-        "recipe": dataclasses.asdict(PAPER) | {"kernel_penalty": 1e-4},
-        "deterministic": True,
-        "devices": devices,
-        "versions": {},
-    }
+    return run_config(
+        dataset={"name": "digits", "train_examples": 64, "validation_examples": 16},
+        num_members=2,
+        deterministic=True,
+        devices=devices,
+    )
 
 
 def test_once_tensorflow_computes_it_is_too_late_and_said(tmp_path, capsys):

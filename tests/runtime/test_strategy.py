@@ -270,7 +270,7 @@ def test_the_tool_trains_on_two_devices_and_resumes_on_two(tmp_path):
     running.communicate()
     output_of(tool("--resume", stopped))
     output_of(tool(*options.split(), "--out", straight))
-    assert read_config(straight)["devices"] == 2
+    assert read_config(straight).devices == 2
     lines = [pathlib.Path(run, "history.csv").read_text() for run in (stopped, straight)]
     assert lines[0] == lines[1]
 

@@ -1,20 +1,17 @@
+import dataclasses
 import hashlib
 
 import numpy as np
 import pytest
 from networks import examples, logits_loss, plain_network
+from run_configs import run_config
 
 import parl_tf
 from parl_tf.files import sha256_of, write_json
 from parl_tf.training.checkpoints import Checkpoints, continue_run
 from parl_tf.training.folders import begin_run, find_checkpoints, finish_run, save_checkpoint
 
-CONFIG = {
-    "format": 1,
-    "method": "unprotected",
-    "arguments": {"shape": (1, 2)},
-    "dataset": {"name": "digits"},
-}
+CONFIG = run_config(arguments={"shape": (1, 2)}, versions={"keras": "3.15.1"}, commit="f00d")
 HEADER, LINES = "epoch,loss\r\n", ["0,1.5\r\n", "1,1.25\r\n", "2,1.125\r\n"]
 
 
@@ -99,9 +96,17 @@ def test_checksums_are_as_sha256sum_checks_them(run):
 
 
 def test_other_versions_are_a_warning(run, caplog):
-    write_json(run / "config.json", {**CONFIG, "versions": {"keras": "3.12.0"}})
-    assert continue_run(run, {**CONFIG, "versions": {"keras": "3.15.1"}})[1] == 1
+    other = dataclasses.replace(CONFIG, versions={"keras": "3.12.0"})
+    write_json(run / "config.json", other.to_json())
+    assert continue_run(run, CONFIG)[1] == 1
     assert "other versions: {'keras': '3.12.0'}, now {'keras': '3.15.1'}" in caplog.text
+
+
+def test_another_commit_or_none_is_continued_and_said(run, caplog):
+    for commit in ("bead-dirty", None):
+        with caplog.at_level("INFO", logger="parl_tf"):
+            assert continue_run(run, dataclasses.replace(CONFIG, commit=commit))[1] == 1
+        assert f"another commit: f00d, now {commit or 'no known one'}" in caplog.text
 
 
 def test_the_one_before_stays_until_the_new_one_is_there(run, ensemble, monkeypatch):
@@ -163,8 +168,8 @@ def test_a_model_that_is_not_the_state_of_a_training(run, ensemble, caplog):
 
 
 def test_another_configuration_is_begun_anew_and_named(run, caplog):
-    assert continue_run(run, {**CONFIG, "seed": 1, "method": "parl"}) is None
-    assert "has another method and seed" in caplog.text
+    assert continue_run(run, run_config("parl", 1, versions=CONFIG.versions)) is None
+    assert "has another method and arguments and seed and dataset" in caplog.text
     assert list(find_checkpoints(run)) == [1]
 
 

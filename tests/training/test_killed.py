@@ -20,7 +20,7 @@ enable_determinism()
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if begun in the background
 import keras, parl_tf
 from networks import pooled_network
-from parl_tf.training import fitting as training
+from parl_tf.training import building, fitting as training
 from parl_tf.cli.common import run
 from parl_tf.training.recipes import Recipe
 
@@ -32,7 +32,7 @@ class Names(dict):
     def __getitem__(self, name):
         return functools.partial(pooled_network, num_convolutions=1)
 
-training.NETWORKS = Names()
+building.NETWORKS = Names()
 training.DiversityDiagnostics = lambda *_: []
 if "slow" in sys.argv:  # stops in the middle of its second checkpoint
     save, saved = keras.Model.save, []

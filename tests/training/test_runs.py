@@ -4,13 +4,14 @@ import keras
 import numpy as np
 import pytest
 from networks import examples, logits_loss, plain_network, residual_network
+from run_configs import run_config
 
 import parl_tf
 from parl_tf.errors import ExistingRunError, InputError, MissingFileError, UnreadableFileError
 from parl_tf.provenance import versions
 from parl_tf.training.folders import begin_run, finish_run, load_model, read_config, read_history
 
-CONFIG = {"format": 1, "method": "parl", "dataset": {"name": "digits"}}
+CONFIG = run_config("parl", dataset={"name": "digits"})
 
 
 def ensemble():
@@ -45,16 +46,16 @@ def test_a_finished_run_is_never_begun_again(tmp_path):
     finish_run(folder, ensemble())
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(ExistingRunError, match="already holds a finished run"):
-        begin_run(folder, {"other": 1})
+        begin_run(folder, run_config())
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_an_unfinished_run_is_begun_anew(tmp_path):
     folder = begin_run(tmp_path / "run", CONFIG)
     (folder / "history.csv").write_text("epoch,loss\n0,1.0\n")
-    begin_run(folder, {**CONFIG, "seed": 1})
+    begin_run(folder, run_config(seed=1))
     assert [path.name for path in folder.iterdir()] == ["config.json"]
-    assert read_config(folder)["seed"] == 1
+    assert read_config(folder).seed == 1
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):

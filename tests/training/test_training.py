@@ -12,8 +12,10 @@ from networks import pooled_network
 import parl_tf
 from parl_tf.errors import DivergedError, ExistingRunError, InputError, MissingFileError
 from parl_tf.files import sha256_of
+from parl_tf.training.building import build_ensemble, optimizer_of
 from parl_tf.training.checkpoints import Checkpoints
-from parl_tf.training.fitting import _optimizer, build_ensemble, train
+from parl_tf.training.config import Start
+from parl_tf.training.fitting import train
 from parl_tf.training.folders import (
     find_checkpoints,
     finish_run,
@@ -69,7 +71,7 @@ def small_networks(monkeypatch):
             asked.append(name)
             return pooled_network
 
-    monkeypatch.setattr("parl_tf.training.fitting.NETWORKS", Names())
+    monkeypatch.setattr("parl_tf.training.building.NETWORKS", Names())
     return asked
 
 
@@ -81,7 +83,7 @@ def tiny_networks(monkeypatch):
         def __getitem__(self, name):
             return functools.partial(pooled_network, num_convolutions=1)
 
-    monkeypatch.setattr("parl_tf.training.fitting.NETWORKS", Names())
+    monkeypatch.setattr("parl_tf.training.building.NETWORKS", Names())
     diagnostics = functools.partial(parl_tf.DiversityDiagnostics, num_layers=1)
     monkeypatch.setattr("parl_tf.training.fitting.DiversityDiagnostics", diagnostics)
 
@@ -95,12 +97,12 @@ def test_run_resolves_its_recipe_and_reports_diversity(tmp_path, small_networks)
     train("gal", DIGITS, out, recipe=recipe, num_members=2, seed=3, verbose=0)
     assert set(small_networks) == {"resnet20-leaky-relu"}
     config = read_config(out)
-    assert config["recipe"]["network"] == "resnet20-leaky-relu"
-    assert config["recipe"]["decay_at"] == [0.5, 0.75]
-    assert config["recipe"]["epochs"] == 2
-    assert config["recipe"]["kernel_penalty"] == 0.125  # the network's own
-    assert config["arguments"]["seed"] == config["seed"] == 3
-    assert config["start_from"] is None
+    assert config.recipe.network == "resnet20-leaky-relu"
+    assert config.recipe.decay_at == (0.5, 0.75)
+    assert config.recipe.epochs == 2
+    assert config.recipe.kernel_penalty == 0.125  # the network's own
+    assert config.arguments["seed"] == config.seed == 3
+    assert config.start_from is None
     history = read_history(out)
     assert len(history) == 2
     for row in history:
@@ -124,11 +126,11 @@ def test_dverge_trains_its_start_first_and_says_so(tmp_path, tiny_networks, capl
         train("dverge", DIGITS, out, recipe=recipe, num_members=2, seed=1, verbose=0)
     assert "training one first" in caplog.text
     config, start = read_config(out), read_config(out / "start")
-    assert config["start_from"] == {"run": "start"}
-    assert (start["method"], start["seed"], start["recipe"]) == (
+    assert config.start_from == Start(run="start")
+    assert (start.method, start.seed, start.recipe) == (
         "unprotected",
         1,
-        config["recipe"],
+        config.recipe,
     )
     layers = [row["layer"] for row in read_history(out)]
     ensemble, _ = load_model(out)
@@ -160,8 +162,8 @@ def test_dverge_begins_from_the_run_that_is_named(tmp_path, tiny_networks, caplo
     for found, expected in zip(seen, weights, strict=True):
         np.testing.assert_array_equal(found, expected)
     assert "images that validate this run" in caplog.text  # seed 1 there, seed 2 here
-    named = read_config(out)["start_from"]
-    assert named == {"run": str(start), "method": "unprotected", "seed": 1}
+    named = read_config(out).start_from
+    assert named == Start(run=str(start), method="unprotected", seed=1)
     assert not (out / "start").exists()
 
 
@@ -303,15 +305,14 @@ LATER = {
 
 @pytest.mark.parametrize("method", LATER)
 def test_a_run_of_an_older_version_is_continued_as_it_was_begun(tmp_path, tiny_networks, method):
-    """Its configuration and its checkpoint have neither the recipe's nor the method's new parts."""
+    """Its configuration and its checkpoint lack the method's later arguments."""
     options = {"recipe": Recipe(epochs=2, batch_size=16), "num_members": 2, "verbose": 0}
     arguments = {**LATER[method], **({"num_layers": 1} if method == "guardian" else {})}
     whole = train(method, DIGITS, tmp_path / "whole", arguments=arguments, **options)
     older = tmp_path / "older"
     with pytest.raises(KeyboardInterrupt):
         train(method, DIGITS, older, arguments=arguments, callbacks=[InterruptedIn(1)], **options)
-    config = read_config(older)
-    assert not {"penalized", "pixel_deviation"} & set(config["recipe"])
+    config = read_config(older).to_json()
     for name in LATER[method]:
         del config["arguments"][name]
     (older / "config.json").write_text(json.dumps(config))
@@ -446,7 +447,7 @@ def test_a_bad_start_leaves_nothing_behind(tmp_path, tiny_networks):
 @pytest.mark.parametrize("name", ["adam", "sgd"])
 def test_rate_follows_the_schedule_step_by_step(decay_at, rates, name):
     recipe = Recipe(epochs=2, optimizer=name, learning_rate=1.0, decay_at=decay_at)
-    optimizer = _optimizer(recipe, 5)
+    optimizer = optimizer_of(recipe, 5)
     assert type(optimizer).__name__.lower() == name
     found = []
     for step in range(10):
@@ -469,7 +470,7 @@ def test_rate_follows_the_schedule_step_by_step(decay_at, rates, name):
 def test_rates_fall_after_whole_epochs_as_in_the_authors_code(method, epochs, steps):
     recipe = recipe_for(method)
     assert sum(epochs) == recipe.epochs
-    optimizer = _optimizer(recipe, steps)
+    optimizer = optimizer_of(recipe, steps)
     for number, ends in enumerate(np.cumsum(epochs)):
         for step in (ends * steps - epochs[number] * steps, ends * steps - 1):  # first and last
             optimizer.iterations.assign(step)

@@ -5,6 +5,7 @@ from networks import examples, plain_network, residual_network
 
 import parl_tf
 from parl_tf.errors import InputError, MissingFileError
+from parl_tf.training.config import Start
 from parl_tf.training.warm_start import begin_from
 
 
@@ -24,7 +25,7 @@ def test_members_begin_with_the_weights_and_statistics_of_the_start(saved):
     ensemble = parl_tf.DVERGE([residual_network(2), residual_network(3)])
     images, _ = examples(3)
     assert not np.allclose(ensemble(images), start(images))
-    assert begin_from(ensemble, path) == {"run": str(path)}
+    assert begin_from(ensemble, path) == Start(run=str(path))
     np.testing.assert_array_equal(ensemble(images), start(images))
 
 

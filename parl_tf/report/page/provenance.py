@@ -124,11 +124,10 @@ class Provenance:
     def _model(self, card: ModelCard) -> str:
         """Name of a model in its list."""
         seed = seed_of(card)
-        dataset = (card.config or {}).get("dataset")
         trained_on = _UNKNOWN
-        if isinstance(dataset, dict):
-            trained_on = dataset_label(sanitized(dataset.get("name")))
-            trained_on += f" ({sanitized(dataset.get('fingerprint'))})"
+        if card.config:
+            data = card.config.dataset
+            trained_on = f"{dataset_label(sanitized(data.name))} ({sanitized(data.fingerprint)})"
         model = (
             Setting.of(card).label,
             sanitized(card.name),

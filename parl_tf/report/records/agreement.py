@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from parl_tf.defences.former_arguments import completed
 from parl_tf.errors import InputError
 from parl_tf.report.records.collection import Collection, Measurement, Origin, Result
 from parl_tf.report.records.labels import sanitized
@@ -15,7 +14,7 @@ from parl_tf.report.records.labels import sanitized
 # not affect results.
 _FREE = {
     *("seed", "arguments.seed", "dataset.seed", "start_from"),
-    *("deterministic", "devices", "versions", "format"),
+    *("deterministic", "devices", "versions", "commit", "format"),
 }
 _UNSEEN = object()
 
@@ -125,8 +124,8 @@ def _measured(item: Measurement) -> Hashable:
 
 def _measures(item: Measurement) -> dict[str, Any]:
     """What a record of diversity found, without wall time and versions."""
-    values = dataclasses.asdict(item.record)
-    return {name: values[name] for name in ("cka", "unbiased_cka", "transfer", "gradient_cosines")}
+    names = ("cka", "unbiased_cka", "transfer", "gradient_cosines")
+    return {name: getattr(item.record, name) for name in names}
 
 
 def _check_equal(
@@ -170,9 +169,9 @@ def _check_settings(group: Sequence[Origin]) -> None:
 
 
 def _configuration(item: Origin) -> dict[str, Any] | None:
-    """How a target was trained, with what its version did not have yet; None if not known."""
+    """The configuration of a target as a JSON value, to compare field by field."""
     config = item.record.target.config
-    return None if config is None else completed(config)
+    return config.to_json() if config else None
 
 
 def _difference(one: Any, other: Any, name: str = "") -> tuple[str, Any, Any] | None:

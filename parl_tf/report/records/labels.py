@@ -15,8 +15,7 @@ _DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 
 def seed_of(card: ModelCard) -> int | None:
     """Seed that a target was trained from, where known."""
-    seed = (card.config or {}).get("seed")
-    return seed if isinstance(seed, int) else None
+    return card.config.seed if card.config else None
 
 
 def attack_label(attack: str) -> str:

@@ -1,12 +1,13 @@
 """Sentences in the captions and notes of tables and figures."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from parl_tf.report.records.labels import attack_label, ordered_settings, sanitized
 from parl_tf.report.records.selection import Group
 from parl_tf.results.keys import AttackKey
+from parl_tf.training.config import RunConfig
 
 DEVIATION = (
     "Accuracy of the majority vote in per cent: mean ± sample standard deviation over training "
@@ -37,7 +38,7 @@ def trained(results: Sequence[Any], who: str = "Targets") -> list[str]:
     told: dict[str, list[str]] = {}
     for setting in ordered_settings(item.setting for item in results):
         config = next(item.record.target.config for item in results if item.setting == setting)
-        told.setdefault(_training(config or {}), []).append(setting.label)
+        told.setdefault(_training(config), []).append(setting.label)
     if not told:
         return []
     if len(told) == 1:
@@ -51,11 +52,9 @@ def threat(group: Group) -> str:
     return group.threat_model.replace("_", " ")
 
 
-def _training(config: Mapping[str, Any]) -> str:
+def _training(config: RunConfig | None) -> str:
     """For how many epochs of how many images one target was trained."""
-    recipe, dataset = config.get("recipe"), config.get("dataset")
-    epochs = recipe.get("epochs") if isinstance(recipe, Mapping) else None
-    examples = dataset.get("train_examples") if isinstance(dataset, Mapping) else None
-    if not isinstance(epochs, int) or not isinstance(examples, int):
+    if config is None:
         return "an unrecorded number of epochs"
+    epochs, examples = config.recipe.epochs, config.dataset.train_examples
     return f"{epochs} epoch{'s' if epochs > 1 else ''} of {examples:,} images"

@@ -1,0 +1,93 @@
+"""What a recipe comes to: its ensemble, with all that networks decide by default, and optimizer."""
+
+import dataclasses
+import inspect
+from typing import Any
+
+import keras
+import numpy as np
+
+from parl_tf.data.datasets import Dataset, check_dataset
+from parl_tf.defences import METHODS
+from parl_tf.defences.base import Ensemble
+from parl_tf.models import NETWORKS
+from parl_tf.models.penalties import penalize_all_weights
+from parl_tf.training.recipes import Recipe, recipe_of
+
+
+def build_ensemble(
+    method: str,
+    dataset: Dataset,
+    *,
+    recipe: Recipe | str | None = None,
+    num_members: int = 3,
+    seed: int = 0,
+    **arguments: Any,
+) -> Ensemble:
+    """Makes an untrained ensemble for a data set.
+
+    Args:
+        method: Name of a training method.
+        dataset: Decides image shape, classes and normalisation.
+        recipe: Decides the members' network; as for `train`.
+        num_members: How many members.
+        seed: Members' initial weights follow from it, different for every pair of seed and
+            member, and what the method draws while training.
+        **arguments: Keyword arguments of the method's class.
+
+    Returns:
+        The ensemble, not compiled.
+
+    Raises:
+        InputError: An unknown method, or what its class refuses.
+    """
+    make = METHODS[method]
+    check_dataset(dataset)
+    recipe = recipe_of(recipe, method)
+    network = NETWORKS[recipe.network]
+    normalization = recipe.pixel_statistics(dataset.name)
+    options = {} if recipe.kernel_penalty is None else {"kernel_penalty": recipe.kernel_penalty}
+    members = [
+        network(
+            dataset.num_classes,
+            input_shape=dataset.image_shape,
+            normalization=normalization,
+            seed=member_seed,
+            **options,
+        )
+        for member_seed in _member_seeds(seed, num_members)
+    ]
+    if recipe.penalized == "all":
+        for member in members:
+            penalize_all_weights(member, resolved(recipe).kernel_penalty or 0.0)
+    return make(members, seed=seed, **arguments)
+
+
+def resolved(recipe: Recipe) -> Recipe:
+    """A recipe that leaves nothing to its network's defaults."""
+    if recipe.kernel_penalty is not None:
+        return recipe
+    parameters = inspect.signature(NETWORKS[recipe.network]).parameters
+    return dataclasses.replace(recipe, kernel_penalty=parameters["kernel_penalty"].default)
+
+
+def optimizer_of(recipe: Recipe, steps_an_epoch: int) -> keras.optimizers.Optimizer:
+    """The optimizer of a recipe, with its schedule."""
+    steps = recipe.epochs * steps_an_epoch
+    rate: keras.optimizers.schedules.LearningRateSchedule | float = recipe.learning_rate
+    if recipe.decay_at is None:
+        rate = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, steps)
+    elif recipe.decay_at:
+        # A rate holds up to and with its boundary; the first step is number 0.
+        boundaries = [round(part * steps) - 1 for part in recipe.decay_at]
+        rates = [recipe.learning_rate / 10**number for number in range(len(boundaries) + 1)]
+        rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates)
+    if recipe.optimizer == "sgd":
+        return keras.optimizers.SGD(rate, momentum=0.9)
+    return keras.optimizers.Adam(rate)
+
+
+def _member_seeds(seed: int, num_members: int) -> list[int]:
+    """A seed for each member, unlike those of every other `seed`."""
+    children = np.random.SeedSequence(seed).spawn(num_members)
+    return [int(child.generate_state(1)[0]) for child in children]
