@@ -36,7 +36,9 @@ def migrated(document: Mapping[str, Any]) -> dict[str, Any]:
         current = step(current)
     method, arguments = current.get("method"), current.get("arguments")
     if isinstance(method, str) and isinstance(arguments, Mapping):
-        current["arguments"] = {**FORMER_ARGUMENTS.get(method, {}), **arguments}
+        former = FORMER_ARGUMENTS.get(method, {})
+        later = {name: value for name, value in former.items() if name not in arguments}
+        current["arguments"] = {**arguments, **later}
     return {**current, "format": FORMAT}
 
 

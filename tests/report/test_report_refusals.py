@@ -113,16 +113,15 @@ FORMER = {
 
 @pytest.mark.parametrize("method", FORMER)
 def test_runs_of_before_and_after_an_argument_stand_in_one_table(tmp_path, method):
-    plain = config(method, 0)["arguments"]
     former = FORMER_ARGUMENTS[method.rstrip("7")]
-    old, new = card(method, 0), card(method, 1, arguments={**plain, **former})
+    old, new = card(method, 0), card(method, 1, arguments=former)
     collection = read(tmp_path, a=[pgd(old)], b=[pgd(new, correct=[[0] * 40] * 2)])
     (setting,) = collection.settings
     found = cell(table1(collection), "CIFAR-10", setting.label, "PGD")
     assert (found.mean, found.seeds) == (50.0, 2)
     for name, value in FORMER[method].items():
         assert former[name] != value
-        other = card(method, 1, arguments={**plain, **former, name: value})
+        other = card(method, 1, arguments={**former, name: value})
         with pytest.raises(InputError, match=f"arguments.{name} {former[name]!r} .*{value!r} "):
             read(tmp_path, a=[pgd(old)], b=[pgd(other)])
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import parl_tf
-from parl_tf.report.writing import write_report
+from parl_tf.report.page.writing import write_report
 from parl_tf.results.diversity import load_diversity
 from parl_tf.results.files import load_records
 from parl_tf.results.settings import Setting
