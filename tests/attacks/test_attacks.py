@@ -11,9 +11,9 @@ from cleverhans.tf2.attacks import projected_gradient_descent as cleverhans_pgd
 from cleverhans.tf2.attacks.basic_iterative_method import basic_iterative_method
 from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
 from cleverhans.tf2.attacks.momentum_iterative_method import momentum_iterative_method
+from harness.networks import IMAGE_SHAPE, NUM_CLASSES, examples, plain_network, residual_network
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from networks import IMAGE_SHAPE, NUM_CLASSES, examples, plain_network, residual_network
 
 import parl_tf
 from parl_tf.attacks import ATTACKS

@@ -3,7 +3,7 @@
 import gc
 import weakref
 
-from networks import examples, plain_network, residual_network
+from harness.networks import examples, plain_network, residual_network
 
 import parl_tf
 from parl_tf.data.examples import Split

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from report_records import card, hyperparameters, record, write_records
+from harness.report_records import card, hyperparameters, record, write_records
 
 from parl_tf.attacks import ATTACKS, AttackEntry
 from parl_tf.attacks.base import Attack

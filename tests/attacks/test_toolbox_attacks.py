@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import IMAGE_SHAPE, NUM_CLASSES, examples, plain_network
+from harness.networks import IMAGE_SHAPE, NUM_CLASSES, examples, plain_network
 
 import parl_tf
 from parl_tf.attacks import ATTACKS

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from cleverhans.tf2.attacks.momentum_iterative_method import momentum_iterative_method
-from networks import IMAGE_SHAPE, NUM_CLASSES, examples, plain_network, residual_network
+from harness.networks import IMAGE_SHAPE, NUM_CLASSES, examples, plain_network, residual_network
 
 import parl_tf
 from parl_tf.attacks.iterative import PGD

@@ -14,7 +14,7 @@ import sys
 
 import numpy as np
 import pytest
-from networks import plain_network
+from harness.networks import plain_network
 
 import parl_tf
 from parl_tf.cli import attack, diversity, report, train

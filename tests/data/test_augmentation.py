@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import examples, logits_loss, plain_network
+from harness.networks import examples, logits_loss, plain_network
 
 from parl_tf.data.batches import paired_batches, shift_and_flip, training_batches
 from parl_tf.data.examples import Split

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import examples, logits_loss, plain_network
+from harness.networks import examples, logits_loss, plain_network
 
 import parl_tf
 from parl_tf.data.batch_checks import BatchCheck

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from derivatives import assert_step_follows_the_loss
-from networks import logits_loss
+from harness.derivatives import assert_step_follows_the_loss
+from harness.networks import logits_loss
 
 import parl_tf
 from parl_tf.defences.forward import ForwardPass

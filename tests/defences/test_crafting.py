@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import IMAGE_SHAPE, examples, residual_network
+from harness.networks import IMAGE_SHAPE, examples, residual_network
 
 from parl_tf.defences.crafting import ascend, kept_state, random_start, uniform
 

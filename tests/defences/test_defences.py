@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import digits, examples, logits_loss, plain_network, residual_network
+from harness.networks import digits, examples, logits_loss, plain_network, residual_network
 
 import parl_tf
 from parl_tf.defences import METHODS

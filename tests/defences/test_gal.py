@@ -5,8 +5,8 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from derivatives import assert_step_follows_the_loss
-from networks import logits_loss
+from harness.derivatives import assert_step_follows_the_loss
+from harness.networks import logits_loss
 
 import parl_tf
 

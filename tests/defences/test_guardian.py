@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from derivatives import assert_step_follows_the_loss
-from networks import (
+from harness.derivatives import assert_step_follows_the_loss
+from harness.networks import (
     examples,
     logits_loss,
     plain_network,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
-from networks import IMAGE_SHAPE, NUM_CLASSES, examples, plain_network
+from harness.networks import IMAGE_SHAPE, NUM_CLASSES, examples, plain_network
 from scipy.special import logsumexp
 
 import parl_tf

@@ -4,7 +4,7 @@ import functools
 
 import pytest
 import tensorflow as tf
-from networks import examples, plain_network, residual_network
+from harness.networks import examples, plain_network, residual_network
 from test_defences import EACH_METHOD, make
 
 

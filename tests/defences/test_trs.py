@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import IMAGE_SHAPE, NUM_CLASSES, examples, logits_loss, residual_network
+from harness.networks import IMAGE_SHAPE, NUM_CLASSES, examples, logits_loss, residual_network
 
 import parl_tf
 from parl_tf.defences.crafting import random_start

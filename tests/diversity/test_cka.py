@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import examples, plain_network, residual_network
+from harness.networks import examples, plain_network, residual_network
 
 import parl_tf
 from parl_tf.diversity.cka import gram_cka, layer_cka, linear_cka

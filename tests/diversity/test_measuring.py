@@ -4,8 +4,8 @@ import json
 import keras
 import numpy as np
 import pytest
-from networks import NUM_CLASSES, examples, plain_network, residual_network
-from run_configs import run_config
+from harness.networks import NUM_CLASSES, examples, plain_network, residual_network
+from harness.run_configs import run_config
 
 import parl_tf
 from parl_tf.attacks.iterative import PGD

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import NUM_CLASSES, examples, plain_network, residual_network
+from harness.networks import NUM_CLASSES, examples, plain_network, residual_network
 
 import parl_tf
 from parl_tf.attacks.iterative import BIM, FGSM, PGD

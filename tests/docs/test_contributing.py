@@ -94,7 +94,7 @@ def test_a_table_added_as_written_is_in_the_report(package_with):
     folder = package_with("Adding a table")
     code = (
         "import parl_tf_tools\nparl_tf_tools.is_tool = True\n"  # without TensorFlow
-        "import pathlib\nfrom report_records import card, record, write_records\n"
+        "import pathlib\nfrom harness.report_records import card, record, write_records\n"
         "half = record(target=card('parl7', 0), tied=[0.5])\n"
         "write_records([half], pathlib.Path('results.json'))\n"
         "from parl_tf.report import write_report\n"
@@ -105,3 +105,21 @@ def test_a_table_added_as_written_is_in_the_report(package_with):
     lines = (folder / "report" / "ties.md").read_text(encoding="utf-8").splitlines()
     assert "| PARL/7 | 50.0 |" in lines
     assert "Tied votes on clean images" in (folder / "report" / "index.html").read_text("utf-8")
+
+
+# Files of the same walks before the package had rooms.
+WALKS = {
+    "A batch of pixels to the optimizer": 16,
+    "`--num-layers` to the loss": 9,
+    "An epsilon to a figure": 19,
+}
+
+
+@pytest.mark.parametrize("walk", WALKS)
+def test_a_walk_names_files_that_are_there_and_is_shorter_than_it_was(walk):
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (paragraph,) = [part for part in text.split("\n\n") if part.startswith(f"**{walk}**")]
+    files = re.findall(r"`([\w/]+\.py)`", paragraph)
+    assert 5 <= len(files) == len(set(files)) < WALKS[walk]
+    for file in files:
+        assert (ROOT / "parl_tf" / file).is_file(), file

@@ -3,7 +3,7 @@ import json
 
 import numpy as np
 import pytest
-from networks import examples, plain_network
+from harness.networks import examples, plain_network
 
 import parl_tf
 from parl_tf.attacks import base

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import (
+from harness.networks import (
     IMAGE_SHAPE,
     NUM_CLASSES,
     examples,

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import IMAGE_SHAPE, NUM_CLASSES, examples, plain_network, residual_network
+from harness.networks import IMAGE_SHAPE, NUM_CLASSES, examples, plain_network, residual_network
 
 from parl_tf.errors import InputError
 from parl_tf.graphs.exposure import TAPS, distillation_outputs, expose_layers, layer_outputs

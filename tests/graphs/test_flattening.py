@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from nesting import features_of, flat_network, head, nested_network
-from networks import (
+from harness.nesting import features_of, flat_network, head, nested_network
+from harness.networks import (
     IMAGE_SHAPE,
     NUM_CLASSES,
     examples,

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import IMAGE_SHAPE, examples, plain_network, residual_network
+from harness.networks import IMAGE_SHAPE, examples, plain_network, residual_network
 
 import parl_tf
 from parl_tf.graphs.exposure import layer_outputs

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from derivatives import assert_step_follows_the_loss
+from harness.derivatives import assert_step_follows_the_loss
 
 import parl_tf
 from parl_tf.graphs.substitutes import substitute

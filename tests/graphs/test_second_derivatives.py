@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import logits_loss
+from harness.networks import logits_loss
 
 import parl_tf
 from parl_tf.errors import InputError

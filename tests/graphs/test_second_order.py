@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from nesting import nested_network
-from networks import IMAGE_SHAPE, examples, plain_network, residual_network
+from harness.nesting import nested_network
+from harness.networks import IMAGE_SHAPE, examples, plain_network, residual_network
 
 from parl_tf.graphs.nodes import nodes_behind
 from parl_tf.graphs.second_order import DifferentiableNetwork, differentiable

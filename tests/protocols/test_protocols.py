@@ -2,7 +2,7 @@ import subprocess
 import sys
 
 import pytest
-from run_configs import run_config
+from harness.run_configs import run_config
 
 import parl_tf
 from parl_tf.attacks import ATTACKS

@@ -1,7 +1,7 @@
 """Tables and figures of one evaluation."""
 
 import pytest
-from report_records import card, diversity, record, surrogate
+from harness.report_records import card, diversity, record, surrogate
 
 from parl_tf.errors import InputError
 from parl_tf.report import accuracy_figure, accuracy_table, cka_figure, markdown_table

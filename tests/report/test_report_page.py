@@ -10,7 +10,14 @@ import pathlib
 import re
 
 import pytest
-from report_records import card, hyperparameters, record, surrogate, write_grid, write_records
+from harness.report_records import (
+    card,
+    hyperparameters,
+    record,
+    surrogate,
+    write_grid,
+    write_records,
+)
 
 from parl_tf.cli import report as tool
 from parl_tf.report.figures.curves import black_box_figure

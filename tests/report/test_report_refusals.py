@@ -4,8 +4,16 @@ import dataclasses
 import json
 
 import pytest
-from report_records import card, config, data_of, diversity, hyperparameters, record, surrogate
-from report_records import write_records as write
+from harness.report_records import (
+    card,
+    config,
+    data_of,
+    diversity,
+    hyperparameters,
+    record,
+    surrogate,
+)
+from harness.report_records import write_records as write
 
 from parl_tf.defences.former_arguments import FORMER_ARGUMENTS
 from parl_tf.errors import ExistingRunError, InputError, MissingFileError, UnreadableFileError

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from harness.run_configs import run_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from run_configs import run_config
 
 from parl_tf.errors import InputError
 from parl_tf.results.keys import AttackKey

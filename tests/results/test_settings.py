@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from report_records import card
+from harness.report_records import card
 
 from parl_tf.results.records import ModelCard
 from parl_tf.results.settings import Setting

@@ -10,11 +10,11 @@ import zipfile
 import h5py
 import keras
 import pytest
+from harness.networks import pooled_network
+from harness.report_records import diversity
+from harness.run_configs import run_config
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from networks import pooled_network
-from report_records import diversity
-from run_configs import run_config
 from test_records import record
 from test_results import PLAN
 

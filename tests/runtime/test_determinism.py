@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import tensorflow as tf
-from run_configs import run_config
+from harness.run_configs import run_config
 
 from parl_tf.cli import train
 from parl_tf.defences import METHODS
@@ -26,7 +26,7 @@ from parl_tf.runtime.determinism import enable_determinism
 enable_determinism()
 import keras, numpy as np
 import parl_tf
-from networks import logits_loss
+from harness.networks import logits_loss
 from parl_tf.defences import METHODS
 from parl_tf.models import NETWORKS
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from run_configs import run_config
+from harness.run_configs import run_config
 
 from parl_tf.defences import METHODS
 from parl_tf.defences.former_arguments import FORMER_ARGUMENTS

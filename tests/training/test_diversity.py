@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from networks import examples, logits_loss, plain_network, residual_network
+from harness.networks import examples, logits_loss, plain_network, residual_network
 
 import parl_tf
 from parl_tf.errors import InputError

@@ -26,7 +26,7 @@ from parl_tf.training.recipes import Recipe
 MADE = pathlib.Path(__file__).parents[1] / "data" / "format_1"
 RESUME = """
 import functools, sys
-from networks import pooled_network
+from harness.networks import pooled_network
 from parl_tf.training import building
 from parl_tf.training.resuming import resume
 

@@ -19,7 +19,7 @@ from parl_tf.runtime.determinism import enable_determinism
 enable_determinism()
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if begun in the background
 import keras, parl_tf
-from networks import pooled_network
+from harness.networks import pooled_network
 from parl_tf.training import building, fitting as training
 from parl_tf.cli.common import run
 from parl_tf.training.recipes import Recipe

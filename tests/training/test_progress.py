@@ -3,7 +3,7 @@ import logging
 import keras
 import numpy as np
 import pytest
-from networks import examples, logits_loss, plain_network
+from harness.networks import examples, logits_loss, plain_network
 
 import parl_tf
 from parl_tf.errors import DivergedError

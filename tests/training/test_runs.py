@@ -3,8 +3,8 @@ import json
 import keras
 import numpy as np
 import pytest
-from networks import examples, logits_loss, plain_network, residual_network
-from run_configs import run_config
+from harness.networks import examples, logits_loss, plain_network, residual_network
+from harness.run_configs import run_config
 
 import parl_tf
 from parl_tf.errors import ExistingRunError, InputError, MissingFileError, UnreadableFileError

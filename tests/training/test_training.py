@@ -7,7 +7,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from networks import pooled_network
+from harness.networks import pooled_network
 
 import parl_tf
 from parl_tf.errors import DivergedError, ExistingRunError, InputError, MissingFileError

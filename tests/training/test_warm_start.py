@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from networks import examples, plain_network, residual_network
+from harness.networks import examples, plain_network, residual_network
 
 import parl_tf
 from parl_tf.errors import InputError, MissingFileError

@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from networks import logits_loss
+
+from harness.networks import logits_loss
 
 
 def assert_step_follows_the_loss(

@@ -1,15 +1,16 @@
 """A small grid of results, drawn by a seed, for tests of reports.
 
 The texts in `tests/data/report/` are what a report of it says. After a change that is meant to
-change them: `python tests/report_records.py tests/data/report`, and look at the difference.
+change them, `PYTHONPATH=.:tests python -m harness.report_records tests/data/report` renews them: look
+at the difference.
 """
 
 import pathlib
 import sys
 
 import numpy as np
-from run_configs import run_config
 
+from harness.run_configs import run_config
 from parl_tf.files import write_json
 from parl_tf.results.diversity import DiversityRecord, save_diversity
 from parl_tf.results.files import to_document

@@ -1,7 +1,8 @@
 """Networks with models inside, and their flat twins."""
 
 import keras
-from networks import IMAGE_SHAPE, NUM_CLASSES, residual_network
+
+from harness.networks import IMAGE_SHAPE, NUM_CLASSES, residual_network
 
 
 def features_of(network):

@@ -1,0 +1,1 @@
+"""What tests share: small networks and images, derivatives, configurations and records of runs."""
