@@ -1,8 +1,8 @@
 """A small grid of results, drawn by a seed, for tests of reports.
 
 The texts in `tests/data/report/` are what a report of it says. After a change that is meant to
-change them, `PYTHONPATH=.:tests python -m harness.report_records tests/data/report` renews them: look
-at the difference.
+change them, `PYTHONPATH=.:tests python -m harness.report_records tests/data/report` renews them:
+look at the difference.
 """
 
 import pathlib
