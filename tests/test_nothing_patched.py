@@ -8,8 +8,8 @@ import pytest
 import parl_tf
 
 ROOT = pathlib.Path(parl_tf.__file__).parent
-ROOMS = ("attacks", "evaluation", "protocols")
-FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+FILES = sorted(ROOT.rglob("*.py"))
+REDIRECTED = {"sys.stdout", "sys.stderr"}  # which Python gives to be assigned
 INSIDES = {"__code__", "__globals__", "__closure__", "FunctionType", "CodeType"}
 
 
@@ -48,7 +48,7 @@ def offences(source):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_of_another_library_is_assigned_or_rebuilt(path):
-    assert offences(path.read_text(encoding="utf-8")) == []
+    assert set(offences(path.read_text(encoding="utf-8"))) <= REDIRECTED
 
 
 @pytest.mark.parametrize(
