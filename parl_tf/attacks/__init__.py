@@ -5,9 +5,15 @@ Nothing here imports TensorFlow, so that reports and `--help` know the attacks w
 
 import dataclasses
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from parl_tf.errors import InputError
 from parl_tf.registry import Registry
+
+if TYPE_CHECKING:
+    from parl_tf.attacks.base import Attack  # noqa: F401  (named in the registry's type)
+
+__all__ = ["ATTACKS"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +43,7 @@ class AttackEntry:
     in_paper: bool = False
 
 
-class AttackRegistry(Registry):
+class AttackRegistry(Registry["type[Attack]"]):
     """A mapping from attacks' names to their classes, with an `AttackEntry` for each.
 
     Args:
@@ -47,10 +53,9 @@ class AttackRegistry(Registry):
         entries: The same, with what was registered since.
 
     Example:
-        >>> from parl_tf.attacks import ATTACKS
-        >>> [name for name, entry in ATTACKS.entries.items() if entry.in_paper]
+        >>> [name for name, entry in parl_tf.ATTACKS.entries.items() if entry.in_paper]
         ['fgsm', 'bim', 'mim', 'pgd']
-        >>> ATTACKS.entries["mdi2-fgsm"].label
+        >>> parl_tf.ATTACKS.entries["mdi2-fgsm"].label
         'M-DI2-FGSM'
     """
 
@@ -152,6 +157,14 @@ ATTACKS = AttackRegistry(
         ),
     }
 )
+"""Attacks by name: a mapping to their classes, with an `AttackEntry` for each in `entries`.
+
+Example:
+    >>> parl_tf.ATTACKS["pgd"](num_steps=2).num_steps
+    2
+    >>> [name for name, entry in parl_tf.ATTACKS.entries.items() if entry.in_paper]
+    ['fgsm', 'bim', 'mim', 'pgd']
+"""
 
 PAPER_ATTACKS = tuple(name for name, entry in ATTACKS.entries.items() if entry.in_paper)
 """Names of the attacks of PARL's Table 1, in the order of its columns."""

@@ -125,14 +125,13 @@ def evaluate_cases(
 
     Example:
         >>> import keras, numpy as np, parl_tf
-        >>> from parl_tf.evaluation.cases import Case
-        >>> from parl_tf.evaluation.robustness import evaluate_cases
         >>> mean = keras.layers.GlobalAveragePooling2D()
         >>> target = keras.Sequential([keras.Input((8, 8, 3)), mean])
         >>> surrogate = keras.models.clone_model(target)
         >>> images = np.full((4, 8, 8, 3), [0.6, 0.5, 0.4], "float32")
-        >>> cases = [Case("black_box", parl_tf.FGSM(), 0.1), Case("white_box", parl_tf.BIM(), 0.1)]
-        >>> records = evaluate_cases(
+        >>> black_box = parl_tf.Case("black_box", parl_tf.FGSM(), 0.1)
+        >>> cases = [black_box, parl_tf.Case("white_box", parl_tf.BIM(), 0.1)]
+        >>> records = parl_tf.evaluate_cases(
         ...     {"target": target}, cases, (images, [0] * 4), surrogates={"surrogate": surrogate}
         ... )
         >>> [(record.threat_model, record.accuracy) for record in records]

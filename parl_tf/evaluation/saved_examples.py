@@ -52,7 +52,6 @@ def evaluate_examples(
     Example:
         >>> import os, tempfile
         >>> import keras, numpy as np, parl_tf
-        >>> from parl_tf.evaluation.saved_examples import evaluate_examples
         >>> mean = keras.layers.GlobalAveragePooling2D()
         >>> first = keras.Sequential([keras.Input((8, 8, 3)), mean])
         >>> doubled = keras.layers.Dense(3, kernel_initializer=keras.initializers.Identity(2.0))
@@ -63,7 +62,7 @@ def evaluate_examples(
         ...     _ = parl_tf.evaluate_robustness(
         ...         {"first": first}, parl_tf.FGSM(), 0.1, data, examples_out=folder
         ...     )
-        ...     records = evaluate_examples({"second": second}, folder, data)
+        ...     records = parl_tf.evaluate_examples({"second": second}, folder, data)
         >>> [(record.threat_model, record.accuracy) for record in records]
         [('clean', 1.0), ('black_box', 0.0)]
     """

@@ -67,8 +67,7 @@ class Protocol:
             MissingExtraError: An attack whose extra is not installed.
 
         Example:
-            >>> from parl_tf.protocols import PROTOCOLS
-            >>> cases = PROTOCOLS["paper"].cases(epsilons=0.03, attacks=["fgsm", "bim"])
+            >>> cases = parl_tf.PROTOCOLS["paper"].cases(epsilons=0.03, attacks=["fgsm", "bim"])
             >>> for case in cases:
             ...     print(case.threat_model, case.attack.name, case.epsilon)
             black_box fgsm 0.03

@@ -40,6 +40,14 @@ def build_ensemble(
 
     Raises:
         InputError: An unknown method, or what its class refuses.
+
+    Example:
+        >>> recipe = parl_tf.Recipe(network="resnet8")
+        >>> ensemble = parl_tf.build_ensemble("parl", dataset, recipe=recipe, num_layers=3)
+        >>> ensemble  # doctest: +ELLIPSIS
+        <PARL name=parl...>
+        >>> len(ensemble.members)
+        3
     """
     make = METHODS[method]
     check_dataset(dataset)

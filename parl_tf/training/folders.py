@@ -63,13 +63,18 @@ def check_can_begin(folder: str | os.PathLike) -> None:
         names = [path.name for path in folder.iterdir() if not path.name.startswith(".partial-")]
     if not names:
         return
+    why = ""
     try:
         read_config(folder)
-    except (MissingFileError, UnreadableFileError) as error:
-        raise ExistingRunError(
-            f"{folder} holds something that is not a run: {error} Expected a new or empty folder; "
-            "nothing was changed."
-        ) from error
+        return
+    except MissingFileError:
+        pass
+    except UnreadableFileError as error:
+        why = f" {error}"
+    raise ExistingRunError(
+        f"{folder} holds something that is not a run.{why} Expected a new or empty folder; "
+        "nothing was changed."
+    )
 
 
 def is_finished(folder: str | os.PathLike) -> bool:

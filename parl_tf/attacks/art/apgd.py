@@ -27,12 +27,11 @@ class APGD(GradientAttack):
     Source: Croce and Hein 2020, arXiv 2003.01690. Misclassified images are returned unchanged.
 
     Example:
-        >>> import keras, numpy as np
-        >>> from parl_tf.attacks.art.apgd import APGD  # needs the extra art
+        >>> import keras, numpy as np, parl_tf
         >>> mean = keras.layers.GlobalAveragePooling2D()
         >>> model = keras.Sequential([keras.Input((8, 8, 3)), mean])
         >>> images = np.full((2, 8, 8, 3), [0.6, 0.5, 0.4], "float32")
-        >>> adversarial = APGD(num_steps=10)(model, images, np.array([0, 0]), epsilon=0.1)
+        >>> adversarial = parl_tf.APGD(num_steps=10)(model, images, np.array([0, 0]), epsilon=0.1)
         >>> model.predict(adversarial, verbose=0).argmax(axis=1).tolist()
         [1, 1]
     """

@@ -31,12 +31,11 @@ class HopSkipJump(Attack):
     Source: Chen et al. 2020, arXiv 1904.02144. Only correctly classified images are changed.
 
     Example:
-        >>> import keras, numpy as np
-        >>> from parl_tf.attacks.art.hop_skip_jump import HopSkipJump  # needs the extra art
+        >>> import keras, numpy as np, parl_tf
         >>> mean = keras.layers.GlobalAveragePooling2D()
         >>> model = keras.Sequential([keras.Input((8, 8, 3)), mean])
         >>> images = np.full((2, 8, 8, 3), [0.6, 0.5, 0.4], "float32")
-        >>> attack = HopSkipJump(num_steps=3, num_queries=50)
+        >>> attack = parl_tf.HopSkipJump(num_steps=3, num_queries=50)
         >>> adversarial = attack(model, images, np.array([0, 0]), epsilon=0.2)
         >>> model.predict(adversarial, verbose=0).argmax(axis=1).tolist()
         [1, 1]

@@ -32,12 +32,12 @@ class Square(Attack):
     Source: Andriushchenko et al. 2020, arXiv 1912.00049.
 
     Example:
-        >>> import keras, numpy as np
-        >>> from parl_tf.attacks.art.square import Square  # needs the extra art
+        >>> import keras, numpy as np, parl_tf
         >>> mean = keras.layers.GlobalAveragePooling2D()
         >>> model = keras.Sequential([keras.Input((8, 8, 3)), mean])
         >>> images = np.full((2, 8, 8, 3), [0.6, 0.5, 0.4], "float32")
-        >>> adversarial = Square(num_queries=100)(model, images, np.array([0, 0]), epsilon=0.3)
+        >>> attack = parl_tf.Square(num_queries=100)
+        >>> adversarial = attack(model, images, np.array([0, 0]), epsilon=0.3)
         >>> model.predict(adversarial, verbose=0).argmax(axis=1).tolist()
         [1, 1]
     """
