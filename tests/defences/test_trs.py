@@ -8,6 +8,7 @@ from harness.networks import IMAGE_SHAPE, NUM_CLASSES, examples, logits_loss, re
 
 import parl_tf
 from parl_tf.defences.crafting import random_start
+from parl_tf.defences.objective import objective
 from parl_tf.errors import InputError
 
 
@@ -257,7 +258,7 @@ def test_derivative_against_finite_differences(float64, training, arguments):
 
     @tf.function
     def loss():
-        return ensemble._objective(images, labels, None, None, training)[0]
+        return objective(ensemble, images, labels, None, None, training).loss
 
     variables = ensemble.trainable_variables
     with tf.GradientTape() as tape:
