@@ -145,7 +145,10 @@ class ExampleWriter:
 
     def _write_index(self) -> None:
         """Writes what the folder holds, whole or not at all."""
-        sets = [dataclasses.asdict(found) for found in self._sets.values()]
+        sets = [
+            {**vars(found), "crafted_on": found.crafted_on.to_json()}
+            for found in self._sets.values()
+        ]
         document = {"format": FORMAT, **self._common, "sets": sets}
         write_json(self._folder / _INDEX, {**document, "checksum": checksum(document)})
 
@@ -167,7 +170,7 @@ def read_examples(folder: str | os.PathLike) -> tuple[dict[str, Any], list[Examp
     try:
         common = {key: document[key] for key in ("seed", "batch_size", "data", "versions")}
         sets = [
-            ExampleSet(**{**found, "crafted_on": ModelCard(**found["crafted_on"])})
+            ExampleSet(**{**found, "crafted_on": ModelCard.from_json(found["crafted_on"])})
             for found in document["sets"]
         ]
         for found in sets:

@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 from harness.networks import examples, plain_network
+from harness.run_configs import run_config
 
 import parl_tf
 from parl_tf.attacks import base
@@ -144,6 +145,17 @@ def test_examples_shown_to_the_model_itself_are_white_box(saved):
     assert itself.surrogate is None
     assert itself.correct == before.correct
     assert itself.epsilon == 0.05
+
+
+def test_the_run_that_trained_a_surrogate_is_read_again(tmp_path):
+    configs = {"first": run_config("parl", 7, arguments={"num_layers": 3}), "second": None}
+    crafted = evaluate(cases=CASES[:1], configs=configs, examples_out=tmp_path / "examples")
+    again = evaluate(cases=CASES[:1], configs=configs, examples_out=tmp_path / "examples")
+    _, sets = read_examples(tmp_path / "examples")
+    assert {found.crafted_on.name: found.crafted_on.config for found in sets} == configs
+    assert comparable(again) == comparable(crafted)
+    shown = show(tmp_path / "examples", TARGETS)
+    assert {r.surrogate.name: r.surrogate.config for r in shown if r.surrogate} == configs
 
 
 def test_a_finished_showing_is_not_run_again_and_another_is_refused(saved, tmp_path, monkeypatch):
