@@ -19,7 +19,7 @@ def package_with(tmp_path):
     def add(chapter):
         text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
         walk = text.split(f"## {chapter}\n")[1].split("\n## ")[0]
-        places = re.findall(r"[Ii]n\s`(parl_tf/[^`]+)`", walk)
+        places = re.findall(r"\bIn\s`(parl_tf/[^`]+)`", walk)
         blocks = re.findall(r"```python\n(.*?)```", walk, re.DOTALL)
         assert [len(places), len(blocks)] == [2, 2]
         for folder in ("parl_tf", "tests"):
