@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from parl_tf.arguments import check_seed
+from parl_tf.arguments import check_at_least, check_seed
 from parl_tf.data.examples import Split, check_examples
 from parl_tf.data.own import Examples, as_arrays
 from parl_tf.errors import InputError
@@ -62,8 +62,7 @@ def training_batches(
             f"Received: {batch_size}."
         )
     check_seed(seed)
-    if max_shift < 0:
-        raise InputError(f"Expected max_shift of at least 0. Received: {max_shift}.")
+    check_at_least("max_shift", max_shift, 0)
     if not 0 <= noise_stddev < float("inf"):
         raise InputError(f"Expected a finite noise_stddev of at least 0. Received: {noise_stddev}.")
     images, labels = tf.constant(split.images), tf.constant(split.labels)

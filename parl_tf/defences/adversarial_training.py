@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 import tensorflow as tf
 
-from parl_tf.arguments import check_choice
+from parl_tf.arguments import check_at_least, check_choice
 from parl_tf.defences.crafting import ascend, kept_state, random_start
 from parl_tf.errors import InputError
 from parl_tf.graphs.folding import folded_if_possible
@@ -59,8 +59,7 @@ class AdversarialTraining:
                 f"Expected a step_size in (0, epsilon], epsilon being {self.epsilon}. "
                 f"Received: {self.step_size}."
             )
-        if self.num_steps < 1:
-            raise InputError(f"Expected num_steps of at least 1. Received: {self.num_steps}.")
+        check_at_least("num_steps", self.num_steps, 1)
         check_choice("against", self.against, ("members", "ensemble"))
         check_choice("batch_norm", self.batch_norm, ("moving", "batch"))
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from parl_tf.arguments import check_choice
+from parl_tf.arguments import check_at_least, check_choice
 from parl_tf.defences.base import Ensemble
 from parl_tf.defences.crafting import ascend, kept_state, uniform
 from parl_tf.defences.former_arguments import FORMER_ARGUMENTS
@@ -91,8 +91,7 @@ class DVERGE(Ensemble):
                 f"Expected step_size in (0, epsilon], epsilon being {epsilon}. "
                 f"Received: {step_size}."
             )
-        if num_steps < 1:
-            raise InputError(f"Expected num_steps of at least 1. Received: {num_steps}.")
+        check_at_least("num_steps", num_steps, 1)
         check_choice("distillation_batch_norm", distillation_batch_norm, ("batch", "moving"))
         if distillation_moves_statistics and distillation_batch_norm != "batch":
             raise InputError(

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from parl_tf.arguments import check_choice
+from parl_tf.arguments import check_at_least, check_choice
 from parl_tf.defences.base import Ensemble
 from parl_tf.defences.crafting import ascend, kept_state, random_start
 from parl_tf.defences.former_arguments import FORMER_ARGUMENTS
@@ -83,8 +83,7 @@ class TRS(Ensemble):
         for radius in (first_radius, last_radius):
             if not 0 <= radius <= 1:
                 raise InputError(f"Expected a radius in [0, 1]. Received: {radius}.")
-        if num_steps < 1:
-            raise InputError(f"Expected num_steps of at least 1. Received: {num_steps}.")
+        check_at_least("num_steps", num_steps, 1)
         weights = {"cosine": float(cosine_weight), "smoothness": float(smoothness_weight)}
         reported = ["radius"] if move_half else []
         super().__init__(members, term_weights=weights, reported=reported, **options)

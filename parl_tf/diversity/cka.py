@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from parl_tf.arguments import check_at_least
 from parl_tf.data.examples import check_images
 from parl_tf.defences.base import Ensemble
 from parl_tf.errors import InputError
@@ -170,8 +171,7 @@ def _check_arguments(ensemble: Ensemble, images: Any, batch_size: int) -> np.nda
             f"Received: {images.shape[1:]}."
         )
     _check_count(len(images), unbiased=True)
-    if batch_size < 1:
-        raise InputError(f"Expected batch_size of at least 1. Received: {batch_size}.")
+    check_at_least("batch_size", batch_size, 1)
     return images
 
 

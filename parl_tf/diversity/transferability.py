@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from parl_tf.arguments import check_seed
+from parl_tf.arguments import check_at_least, check_seed
 from parl_tf.attacks.base import Attack
 from parl_tf.data.examples import Split, check_examples
 from parl_tf.defences.base import Ensemble
@@ -109,8 +109,7 @@ def _check_arguments(
         raise InputError(f"Expected an attack such as parl_tf.FGSM(). Received: {attack!r}.")
     attack.check_epsilon(epsilon)
     check_seed(seed)
-    if batch_size < 1:
-        raise InputError(f"Expected batch_size of at least 1. Received: {batch_size}.")
+    check_at_least("batch_size", batch_size, 1)
     examples = check_examples(images, labels, ensemble.num_classes)
     if examples.images.shape[1:] != ensemble.image_shape:
         raise InputError(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import keras
 import numpy as np
 
-from parl_tf.arguments import check_choice
+from parl_tf.arguments import check_at_least, check_choice
 from parl_tf.data.datasets import PIXEL_STATISTICS
 from parl_tf.errors import InputError
 from parl_tf.runtime.replicas import num_replicas
@@ -35,8 +35,7 @@ def pixel_input(
         InputError: Fewer than two classes, a shape that is not (height, width, channels), or a
             negative seed.
     """
-    if num_classes < 2:
-        raise InputError(f"Expected num_classes of at least 2. Received: {num_classes}.")
+    check_at_least("num_classes", num_classes, 2)
     if len(input_shape) != 3 or any(not size or size < 1 for size in input_shape):
         raise InputError(
             f"Expected input_shape (height, width, channels). Received: {input_shape}."

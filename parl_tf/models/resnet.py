@@ -5,8 +5,7 @@ from typing import Any
 
 import keras
 
-from parl_tf.arguments import check_choice
-from parl_tf.errors import InputError
+from parl_tf.arguments import check_at_least, check_choice
 from parl_tf.graphs.exposure import check_tap, layer_outputs
 from parl_tf.models.layers import (
     ACTIVATIONS,
@@ -87,10 +86,8 @@ def resnet20(
     example.
     """
     check_tap(tap)
-    if num_exposed < 0:
-        raise InputError(f"Expected num_exposed of at least 0. Received: {num_exposed}.")
-    if blocks < 1:
-        raise InputError(f"Expected blocks of at least 1. Received: {blocks}.")
+    check_at_least("num_exposed", num_exposed, 0)
+    check_at_least("blocks", blocks, 1)
     check_choice("activation", activation, ACTIVATIONS)
     activate = ACTIVATIONS[activation]
     pixels = pixel_input(num_classes, input_shape, seed)

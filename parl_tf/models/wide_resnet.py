@@ -2,6 +2,7 @@
 
 import keras
 
+from parl_tf.arguments import check_at_least
 from parl_tf.errors import InputError
 from parl_tf.models.layers import (
     Initializers,
@@ -66,8 +67,7 @@ def wide_resnet(
     """
     if depth < 10 or (depth - 4) % 6:
         raise InputError(f"Expected depth of 10, 16, 22, 28 and so on. Received: {depth}.")
-    if width < 1:
-        raise InputError(f"Expected width of at least 1. Received: {width}.")
+    check_at_least("width", width, 1)
     pixels = pixel_input(num_classes, input_shape, seed)
     initializers = Initializers(seed)
 

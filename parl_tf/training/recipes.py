@@ -5,7 +5,7 @@ import itertools
 import math
 from typing import Any
 
-from parl_tf.arguments import check_choice
+from parl_tf.arguments import check_at_least, check_choice
 from parl_tf.data.datasets import PIXEL_STATISTICS
 from parl_tf.errors import InputError
 from parl_tf.training.fields import (
@@ -49,7 +49,9 @@ class Recipe:
         max_shift: Largest random shift of an image, in pixels.
 
     Raises:
-        InputError: A value outside of these.
+        InputError: Another name than these, fewer than one epoch, a learning rate that is not
+            positive and finite, a max_shift outside [0, 1000), or a decay_at that does not rise
+            between 0 and 1.
 
     Example:
         >>> recipe = parl_tf.Recipe(epochs=24, network="resnet8")
@@ -73,8 +75,7 @@ class Recipe:
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("penalized", self.penalized, PENALIZED)
         check_choice("pixel_deviation", self.pixel_deviation, DEVIATIONS)
-        if self.epochs < 1:
-            raise InputError(f"Expected epochs of at least 1. Received: {self.epochs}.")
+        check_at_least("epochs", self.epochs, 1)
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise InputError(
                 f"Expected a positive, finite learning_rate. Received: {self.learning_rate}."
