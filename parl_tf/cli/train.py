@@ -88,8 +88,8 @@ def parser() -> argparse.ArgumentParser:
     tool.add_argument(
         "--resume",
         metavar="RUN",
-        help="continue what was interrupted, as it was begun; takes --data-dir, --json and "
-        "--tensorboard only",
+        help="continue an interrupted run as it was begun; takes only --data-dir, --json and "
+        "--tensorboard",
     )
     tool.add_argument("--members", type=positive_int, default=3, help="default: 3")
     tool.add_argument(
@@ -109,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
         "--recipe",
         default="authors",
         help=f"{' or '.join(NAMES)}: each method as its authors train it (the default), or all "
-        "alike as in the paper at hand",
+        "by one recipe, as in the paper on PARL",
     )
     recipe.add_argument("--epochs", type=positive_int)
     recipe.add_argument("--batch-size", type=positive_int)
@@ -163,7 +163,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         others = [name for name in _given_in(argv) if name not in _WITH_RESUME]
         if others:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in others)
-            tool.error(f"--resume goes on as the run was begun; received besides: {flags}")
+            tool.error(
+                f"--resume cannot be combined with {flags}: it continues the run as it was begun"
+            )
     body = _train if arguments.resume is None else _resume
     return run(
         lambda: body(arguments),
@@ -173,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _given_in(argv: Sequence[str] | None) -> list[str]:
-    """Names of what was given on the command line, though it be as the defaults are."""
+    """Names of the arguments on the command line, even those equal to their defaults."""
     tool = parser()
     nothing = argparse.Namespace(**dict.fromkeys(vars(tool.parse_args([])), _NOT_GIVEN))
     given = vars(tool.parse_args(argv, nothing))
@@ -181,13 +183,13 @@ def _given_in(argv: Sequence[str] | None) -> list[str]:
 
 
 def _train(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Trains as told, and returns the last epoch's history beside the configuration."""
+    """Trains; returns the run folder, its configuration and its history."""
     from parl_tf.data.datasets import load_dataset
     from parl_tf.runtime.devices import spread_over
     from parl_tf.training.fitting import train
     from parl_tf.training.folders import check_can_begin
 
-    METHODS[arguments.method]  # an unknown one ends here
+    METHODS[arguments.method]  # raises for an unknown method
     options = _method_options(arguments)
     recipe = recipe_for(
         arguments.method,
@@ -232,7 +234,7 @@ def _resume(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _trained(folder: str) -> dict[str, Any]:
-    """Says that a run is trained, and returns what its folder holds."""
+    """Prints that a run is trained; returns its folder, configuration and history."""
     from parl_tf.training.folders import read_config, read_history
 
     config = read_config(folder)
@@ -241,7 +243,7 @@ def _trained(folder: str) -> dict[str, Any]:
 
 
 def _callbacks(arguments: argparse.Namespace, folder: str) -> list[Any]:
-    """Further Keras callbacks that were asked for."""
+    """The optional Keras callbacks that were requested."""
     if not arguments.tensorboard:
         return []
     from parl_tf.training.tensorboard import tensorboard_callback
@@ -261,19 +263,22 @@ def _method_options(arguments: argparse.Namespace) -> dict[str, Any]:
         given = _keywords(arguments, options)
         if given and arguments.method not in methods:
             flags = ", ".join(flag for flag, keyword, *_ in options if keyword in given)
-            raise InputError(f"{flags}: of {' and '.join(methods)}, not of {arguments.method}.")
+            owners = " and ".join(methods)
+            raise InputError(
+                f"{flags} applies only to {owners}. Received: --method {arguments.method}."
+            )
         keywords.update(given)
     adversarial = _keywords(arguments, _ADVERSARIAL)
     if arguments.adversarial_training:
         keywords["adversarial_training"] = adversarial
     elif adversarial:
         flags = ", ".join(flag for flag, keyword, *_ in _ADVERSARIAL if keyword in adversarial)
-        raise InputError(f"{flags}: without --adversarial-training.")
+        raise InputError(f"{flags} applies only with --adversarial-training.")
     return keywords
 
 
 def _keywords(arguments: argparse.Namespace, options: list[tuple]) -> dict[str, Any]:
-    """Those of the options that were given, by their keywords."""
+    """The options that were given, by keyword."""
     values = {
         keyword: getattr(arguments, flag.removeprefix("--").replace("-", "_"))
         for flag, keyword, *_ in options
@@ -282,7 +287,7 @@ def _keywords(arguments: argparse.Namespace, options: list[tuple]) -> dict[str, 
 
 
 def _given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
-    """Those of the named arguments that were given; the others keep the library's defaults."""
+    """The named arguments that were given; the others keep the library's defaults."""
     values = {name: getattr(arguments, name) for name in names}
     return {name: value for name, value in values.items() if value is not None}
 
