@@ -5,13 +5,10 @@ Nothing here imports TensorFlow, so that reports and `--help` know the attacks w
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Any
 
 from parl_tf.errors import InputError
 from parl_tf.registry import Registry
-
-if TYPE_CHECKING:
-    from parl_tf.attacks.base import Attack  # noqa: F401  (named in the registry's type)
 
 __all__ = ["ATTACKS"]
 
@@ -43,7 +40,7 @@ class AttackEntry:
     in_paper: bool = False
 
 
-class AttackRegistry(Registry["type[Attack]"]):
+class AttackRegistry(Registry[Any]):
     """A mapping from attacks' names to their classes, with an `AttackEntry` for each.
 
     Args:

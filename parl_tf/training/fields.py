@@ -57,10 +57,10 @@ def check_integer(name: str, value: object, least: int, most: int | None = None)
 def check_number(name: str, value: object) -> None:
     """Raises InputError unless a field is a finite number."""
     try:
-        finite = type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+        finite = isinstance(value, int | float) and math.isfinite(value)
     except OverflowError:  # an integer that no float holds
         finite = False
-    if not finite:
+    if not finite or isinstance(value, bool):
         raise wrong(name, "a finite number", value)
 
 
