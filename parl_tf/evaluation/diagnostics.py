@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -126,7 +127,7 @@ class _Target:
     def _more_budget(self) -> Outcome:
         found = []
         for epsilon in self._epsilons():
-            runs = sorted(self._of(names.PGD, epsilon), key=_num_steps)
+            runs = self._pgd(epsilon)
             if len(runs) < 2:
                 continue
             few, many = runs[0], runs[-1]
@@ -201,14 +202,18 @@ class _Target:
             if record.attack == attack and epsilon in (None, record.epsilon)
         ]
 
+    def _pgd(self, epsilon: float | None = None) -> list[Record]:
+        """White-box records of PGD that say how many steps it took, by rising number."""
+        told = [r for r in self._of(names.PGD, epsilon) if isinstance(_num_steps(r), int)]
+        return sorted(told, key=_num_steps)
+
     def _epsilons(self) -> list[float]:
         """Strengths of the white-box records, ascending."""
         return sorted({record.epsilon for record in self._white})
 
     def _strongest(self) -> list[Record]:
         """At each strength the PGD of most steps."""
-        runs = sorted(self._of(names.PGD), key=_num_steps)
-        return list({record.epsilon: record for record in runs}.values())
+        return list({record.epsilon: record for record in self._pgd()}.values())
 
     def _worst(self, epsilon: float) -> np.ndarray | None:
         """Which images survive every gradient-based attack at a strength."""
@@ -221,9 +226,9 @@ class _Target:
         return np.all(masks, axis=0) if masks else None
 
 
-def _num_steps(record: Record) -> int:
-    """Number of steps of a record's attack."""
-    return record.hyperparameters["num_steps"]
+def _num_steps(record: Record) -> Any:
+    """Number of steps of a record's attack; None in a foreign one that does not say."""
+    return record.hyperparameters.get("num_steps")
 
 
 def _above(one: Record, other: Record) -> bool:

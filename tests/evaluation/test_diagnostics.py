@@ -210,6 +210,14 @@ def test_each_target_has_eight_checks_in_the_order_of_appearance():
     )
 
 
+def test_a_foreign_pgd_that_does_not_say_its_steps_answers_no_question_about_them():
+    untold = [pgd(epsilon, 100, num_steps=None) for epsilon in (0.03, 0.07)]
+    for check in (FALLS, LARGE_BALL, BUDGET):
+        assert outcome(check, [CLEAN, *untold]) is None
+    told = [pgd(0.03, 200), pgd(0.07, 100)]
+    assert outcome(FALLS, [CLEAN, *untold, *told]) is True
+
+
 def test_records_of_other_protocols_are_not_looked_at():
     others = [dataclasses.replace(record, protocol="paper") for record in GOOD]
     assert masking_checks(others) == []
