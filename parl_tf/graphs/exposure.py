@@ -22,7 +22,7 @@ _ACTIVATION_LAYERS = (
 # Operations that the functions of keras.ops leave in a functional graph.
 _ACTIVATION_OPERATIONS = frozenset(
     (
-        *("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Celu", "Gelu", "Silu", "HardSilu"),
+        *("Relu", "ReLU", "Relu6", "LeakyRelu", "Elu", "Selu", "Celu", "Gelu", "Silu", "HardSilu"),
         *("Sigmoid", "HardSigmoid", "LogSigmoid", "Tanh", "HardTanh", "TanhShrink"),
         *("Softplus", "Softsign", "SoftShrink", "Squareplus"),
     )

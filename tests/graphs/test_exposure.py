@@ -151,6 +151,15 @@ def test_functions_of_keras_ops():
         expose_layers(network, 4)
 
 
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "gelu", "silu", "tanh", "softplus"])
+def test_functions_of_keras_activations(name):
+    pixels = keras.Input(IMAGE_SHAPE)
+    x = getattr(keras.activations, name)(convolution(name="first")(pixels))
+    network = keras.Model(pixels, head(x))
+    expected = getattr(keras.activations, name)(network.get_layer("first")(IMAGES))
+    np.testing.assert_allclose(expose_layers(network, 1)(IMAGES)[1], expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("make", [residual_network, plain_network, operations_network])
 def test_a_saved_model_exposes_the_same(make, tmp_path):
     network = make(0)
