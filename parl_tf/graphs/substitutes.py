@@ -72,7 +72,7 @@ class _BatchNormalization(keras.layers.BatchNormalization):
     def call(self, inputs: tf.Tensor, training: bool | None = None, mask: Any = None) -> tf.Tensor:
         """As Keras's; what it computes by other operations than `tf.nn.moments` it does itself."""
         plain = not training or not self.trainable or mask is not None
-        if plain or self.synchronized or getattr(self, "renorm", False):
+        if plain or _across_replicas(self) or getattr(self, "renorm", False):
             return super().call(inputs, training=training, mask=mask)
         x = tf.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
         scale = tf.cast(self.gamma, x.dtype) if self.scale else None
@@ -153,6 +153,14 @@ class _UpSampling2D(keras.layers.UpSampling2D):
         return resized(super().call, inputs, self)
 
 
+def _across_replicas(options: Any) -> bool:
+    """Whether Keras sums moments over replicas, by operations that can be differentiated twice.
+
+    Outside of a replica, as in a strategy's scope before `fit`, it takes those of `tf.nn.moments`.
+    """
+    return options.synchronized and tf.distribute.get_replica_context() is not None
+
+
 def _relu(options: Any, x: tf.Tensor, own: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
     """What Keras's ReLU gives, by its own function where it is bounded or has a threshold."""
     if options.max_value is not None or options.threshold:
@@ -170,7 +178,7 @@ def _rectified(x: tf.Tensor, slope: Any = 0.0) -> tf.Tensor:
 
 def _moments(operation: Any, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """What `keras.ops.moments` gives."""
-    if operation.synchronized:
+    if _across_replicas(operation):
         return operation(x)
     mean, variance = moments(x, operation.axes, keepdims=operation.keepdims)
     return tf.saturate_cast(mean, x.dtype), tf.saturate_cast(variance, x.dtype)

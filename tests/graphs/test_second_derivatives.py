@@ -495,3 +495,21 @@ def test_nothing_else_is_drawn_or_changed():
             method(members, check_second_derivatives=check)
         states.append(state())
     assert states[0] == states[1]
+
+
+@pytest.mark.parametrize("by_layer", [True, False])
+def test_moments_over_replicas_are_right_before_there_are_any(by_layer):
+    """In a strategy's scope Keras takes those of `tf.nn.moments`, which are not."""
+    with tf.distribute.OneDeviceStrategy("CPU:0").scope():
+        members = []
+        for _ in range(2):
+            x = keras.Input((8, 8, 3))
+            y = layers.Conv2D(4, 3)(x)
+            if by_layer:
+                y = layers.BatchNormalization(synchronized=True)(y)
+            else:
+                mean, variance = keras.ops.moments(y, [0], keepdims=True, synchronized=True)
+                y = (y - mean) * keras.ops.rsqrt(variance + 1e-3)
+            y = layers.Dense(10)(layers.Flatten()(layers.Activation("tanh")(y)))
+            members.append(keras.Model(x, y))
+        parl_tf.GAL(members)
