@@ -117,7 +117,7 @@ with spread_over(2):
     try:
         compiled().fit(SPLIT.images[:7], SPLIT.labels[:7], batch_size=7, verbose=0)
     except tf.errors.InvalidArgumentError as error:
-        assert "equal parts" in str(error), error
+        assert "split evenly" in str(error), error
         print("refused")
     undivided = tf.data.Dataset.from_tensor_slices((255 * SPLIT.images, SPLIT.labels)).batch(16)
     shared_out = tf.distribute.get_strategy().experimental_distribute_dataset(undivided)
