@@ -3,6 +3,7 @@
 import gc
 import weakref
 
+import pytest
 from harness.networks import examples, plain_network, residual_network
 
 import parl_tf
@@ -16,6 +17,7 @@ def attacked(model, attacks):
     )
 
 
+@pytest.mark.slow
 def test_models_and_graphs_are_gone_after_their_attacks():
     attacks = [
         parl_tf.FGSM(),

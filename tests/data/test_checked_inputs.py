@@ -382,8 +382,15 @@ def test_not_a_batch_more_is_read_than_keras_reads():
     assert counts[0] == counts[1] <= 7
 
 
-@pytest.mark.parametrize("sized", [True, False])
-@pytest.mark.parametrize("kind", [DataLoader, MapDataset])
+@pytest.mark.parametrize(
+    ("kind", "sized"),
+    [
+        (DataLoader, True),
+        (MapDataset, False),
+        pytest.param(DataLoader, False, marks=pytest.mark.slow),
+        pytest.param(MapDataset, True, marks=pytest.mark.slow),
+    ],
+)
 def test_data_sets_of_other_libraries_train_as_the_same_batches_of_tensorflow(kind, sized):
     images, labels = examples(3 * BATCH)
     validation = kind(*examples(2 * BATCH, 5), sized=sized)

@@ -63,12 +63,12 @@ def assert_same_training(method, feed, images, labels, jit_compile=False):
     ("method", "feed", "dtype"),
     [
         ("gal", "data set", "float64"),
-        ("gal", "data set", "float16"),
-        ("gal", "generator", "float64"),
         ("gal", "PyDataset", "float16"),
-        ("parl", "data set", "float64"),
-        ("parl", "PyDataset", "float64"),
         ("parl", "generator", "float16"),
+        pytest.param("gal", "data set", "float16", marks=pytest.mark.slow),
+        pytest.param("gal", "generator", "float64", marks=pytest.mark.slow),
+        pytest.param("parl", "data set", "float64", marks=pytest.mark.slow),
+        pytest.param("parl", "PyDataset", "float64", marks=pytest.mark.slow),
         pytest.param("trs", "data set", "float64", marks=pytest.mark.slow),
         pytest.param("trs", "generator", "float16", marks=pytest.mark.slow),
     ],
@@ -84,7 +84,8 @@ def test_no_method_minds_the_type(method):
     assert_same_training(method, "data set", images.astype("float64"), labels)
 
 
-@pytest.mark.parametrize("method", ["gal", pytest.param("parl", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["gal", "parl"])
 def test_images_are_cast_under_xla_too(method):
     images, labels = examples(COUNT)
     assert_same_training(method, "data set", images.astype("float64"), labels, jit_compile=True)

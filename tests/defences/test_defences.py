@@ -14,16 +14,19 @@ from parl_tf.defences import METHODS
 from parl_tf.defences.objective import objective as ensemble_objective
 from parl_tf.errors import InputError
 
+# Where it is not the graph that is tested: tracing one takes as long as some ten steps without.
+EAGER = {"run_eagerly": True}
 # TRS takes a minute of tracing for all of its tests.
 EACH_METHOD = [
     pytest.param(name, marks=pytest.mark.slow) if name == "trs" else name for name in METHODS
 ]
 
 
-def make(method, num_members=2, network=residual_network, **arguments):
+def make(method, num_members=2, network=residual_network, compiling=(), **arguments):
     """An ensemble of small networks, compiled."""
     members = [network(seed) for seed in range(num_members)]
-    return compiled(METHODS[method](members, **{**small(method), **arguments}))
+    ensemble = METHODS[method](members, **{**small(method), **arguments})
+    return compiled(ensemble, **dict(compiling))
 
 
 def small(method):
@@ -39,16 +42,26 @@ def reported(ensemble):
 
 
 def compiled(ensemble, **options):
-    options = {"optimizer": keras.optimizers.Adam(1e-2), "jit_compile": False, **options}
+    # Adam has eight times as many operations to trace.
+    momentum = keras.optimizers.SGD(1e-2, momentum=0.9)
+    options = {"optimizer": momentum, "jit_compile": False, **options}
     ensemble.compile(loss=logits_loss(), **options)
     return ensemble
 
 
 @pytest.mark.parametrize("method", EACH_METHOD)
-@pytest.mark.parametrize(("num_members", "network"), [(2, residual_network), (4, plain_network)])
+@pytest.mark.parametrize(
+    ("num_members", "network"),
+    [(2, residual_network), pytest.param(4, plain_network, marks=pytest.mark.slow)],
+)
 def test_two_epochs_on_digits_lower_the_loss_and_report_every_term(method, num_members, network):
-    images, labels = digits(256)
-    ensemble = make(method, num_members, functools.partial(network, num_classes=10))
+    images, labels = digits(160)
+    ensemble = make(
+        method,
+        num_members,
+        functools.partial(network, num_classes=10),
+        {"optimizer": keras.optimizers.Adam(1e-2)},
+    )
     history = ensemble.fit(
         images,
         labels,
@@ -69,8 +82,8 @@ def test_two_epochs_on_digits_lower_the_loss_and_report_every_term(method, num_m
 def test_adversarial_training_composes(method):
     images, labels = examples(12)
     options = {"num_steps": 2, "against": "ensemble"}
-    ensemble = make(method, adversarial_training=options)
-    clean = make(method)
+    ensemble = make(method, compiling=EAGER, adversarial_training=options)
+    clean = make(method, compiling=EAGER)
     weights = ensemble.trainable_variables[0].numpy()
     logs = ensemble.train_on_batch(images, labels, return_dict=True)
     assert set(logs) == reported(ensemble)
@@ -80,7 +93,7 @@ def test_adversarial_training_composes(method):
     assert (ensemble.trainable_variables[0].numpy() != weights).any()
 
 
-@pytest.fixture(params=["bfloat16", "float16"])
+@pytest.fixture(params=[pytest.param("bfloat16", marks=pytest.mark.slow), "float16"])
 def half_precision(request):
     keras.config.set_dtype_policy(f"mixed_{request.param}")
     yield request.param
@@ -90,13 +103,13 @@ def half_precision(request):
 @pytest.mark.parametrize("method", EACH_METHOD)
 def test_mixed_precision_trains_to_nearly_the_same(method, half_precision):
     images, labels = examples(12)
-    half = make(method)
+    half = make(method, compiling=EAGER)
     assert half.members[0].compute_dtype == half_precision
     assert half.members[0](images).dtype == half_precision
     scaled = isinstance(half.optimizer, keras.optimizers.LossScaleOptimizer)
     assert scaled == (half_precision == "float16")
     keras.config.set_dtype_policy("float32")
-    full = make(method)
+    full = make(method, compiling=EAGER)
     before = half.trainable_variables[0].numpy()
     logs, expected = (
         ensemble.train_on_batch(images, labels, return_dict=True) for ensemble in (half, full)
@@ -123,11 +136,17 @@ def test_what_was_saved_in_half_precision_scales_its_loss_wherever_it_is_compile
     assert (loaded.trainable_variables[0].numpy() != before).any()
 
 
-@pytest.mark.parametrize("method", EACH_METHOD)
+@pytest.mark.parametrize(
+    "method",
+    [
+        name if name in ("unprotected", "dverge") else pytest.param(name, marks=pytest.mark.slow)
+        for name in METHODS
+    ],
+)
 def test_several_steps_an_execution_are_the_same_steps(method):
     images, labels = examples(20)
     ensembles = [
-        compiled(make(method), optimizer=keras.optimizers.SGD(0.01), steps_per_execution=steps)
+        make(method, network=plain_network, compiling={"steps_per_execution": steps})
         for steps in (1, 2)
     ]
     histories = [
@@ -143,7 +162,7 @@ def test_several_steps_an_execution_are_the_same_steps(method):
 
 @pytest.mark.parametrize("method", EACH_METHOD)
 def test_a_batch_of_one_and_one_of_a_single_class_train_to_finite_weights(method):
-    ensemble = make(method)
+    ensemble = make(method, compiling=EAGER)
     images, _ = examples(3)
     for count in (1, 3):
         logs = ensemble.train_on_batch(images[:count], np.full(count, 2), return_dict=True)
@@ -153,7 +172,7 @@ def test_a_batch_of_one_and_one_of_a_single_class_train_to_finite_weights(method
 
 @pytest.mark.parametrize("method", EACH_METHOD)
 def test_saturated_predictions_train_to_finite_weights(method):
-    ensemble = make(method)
+    ensemble = make(method, compiling=EAGER)
     for member in ensemble.members:  # probabilities of exactly 0 and 1
         kernel, bias = member.layers[-1].weights
         kernel.assign(1e4 * kernel)
@@ -166,7 +185,7 @@ def test_saturated_predictions_train_to_finite_weights(method):
 
 @pytest.mark.parametrize("method", EACH_METHOD)
 def test_loss_is_its_reported_parts(method):
-    ensemble = make(method)
+    ensemble = make(method, compiling=EAGER)
     logs = ensemble.evaluate(*examples(20), batch_size=20, verbose=0, return_dict=True)
     regularization = float(sum(ensemble.losses)) if ensemble.losses else 0.0
     parts = ensemble.accuracy_weight * logs["cross_entropy"] + regularization
@@ -174,13 +193,24 @@ def test_loss_is_its_reported_parts(method):
     assert logs["loss"] == pytest.approx(parts, rel=1e-5)
 
 
-@pytest.mark.parametrize("method", EACH_METHOD)
-def test_same_step_with_and_without_xla(method, float64):
+@pytest.mark.parametrize(
+    ("method", "network"),
+    [
+        pytest.param(
+            method,
+            network,
+            marks=() if (method, network) == ("parl", plain_network) else pytest.mark.slow,
+        )
+        for method in METHODS
+        for network in (plain_network, residual_network)
+    ],
+)
+def test_same_step_with_and_without_xla(method, network, float64):
     # In float32 the sign of a gradient that is nearly 0 may differ, and with it a crafted image.
     images, labels = examples(16)
     images = images.astype("float64")
     plain, xla = (
-        compiled(make(method), optimizer=keras.optimizers.SGD(0.01), jit_compile=jit_compile)
+        make(method, network=network, compiling={"jit_compile": jit_compile})
         for jit_compile in (False, True)
     )
     logs = [model.train_on_batch(images, labels, return_dict=True) for model in (plain, xla)]
@@ -228,13 +258,13 @@ def test_a_step_follows_its_objective_through_batch_normalisation(method, float6
 @pytest.mark.parametrize("method", EACH_METHOD)
 def test_saved_and_loaded_it_continues_bit_for_bit(method, tmp_path):
     images, labels = examples(16)
-    ensemble = make(method)
+    ensemble = make(method, compiling=EAGER)
     ensemble.train_on_batch(images, labels)
     ensemble.save(tmp_path / "ensemble.keras")
     loaded = keras.models.load_model(tmp_path / "ensemble.keras")
     assert type(loaded) is METHODS[method]
     ensemble.save_weights(tmp_path / "ensemble.weights.h5")
-    fresh = make(method)
+    fresh = make(method, compiling=EAGER)
     fresh.load_weights(tmp_path / "ensemble.weights.h5")
     for ours, theirs in (
         *zip(ensemble.variables, fresh.variables, strict=True),
@@ -244,7 +274,7 @@ def test_saved_and_loaded_it_continues_bit_for_bit(method, tmp_path):
     np.testing.assert_array_equal(
         loaded.predict(images, verbose=0), ensemble.predict(images, verbose=0)
     )
-    loaded.jit_compile = False
+    loaded.jit_compile, loaded.run_eagerly = False, True
     for model in (ensemble, loaded, fresh):
         model.train_on_batch(images, labels)
     assert int(ensemble.optimizer.iterations) == int(loaded.optimizer.iterations) == 2
@@ -343,7 +373,7 @@ def test_vote_accuracy_is_that_of_the_vote():
 
 def test_one_optimizer_trains_members_as_optimizers_of_their_own_would():
     images, labels = examples(16)
-    together = make("unprotected", 2, plain_network)
+    together = make("unprotected", 2, plain_network, {"optimizer": keras.optimizers.Adam(1e-2)})
     alone = [plain_network(seed) for seed in range(2)]
     for member in alone:
         member.compile(optimizer=keras.optimizers.Adam(1e-2), loss=logits_loss(), jit_compile=False)

@@ -24,7 +24,7 @@ from parl_tf.errors import InputError
 def penalty_of(members, images, **arguments):
     """The penalty that `evaluate` reports, in inference mode."""
     ensemble = parl_tf.PARL(members, **arguments)
-    ensemble.compile(loss=logits_loss(), jit_compile=False)
+    ensemble.compile(loss=logits_loss(), run_eagerly=True)
     labels = np.zeros(len(images), "int64")
     logs = ensemble.evaluate(images, labels, batch_size=len(images), verbose=0, return_dict=True)
     return logs["penalty"]
@@ -118,7 +118,7 @@ def test_moving_statistics_make_the_penalty_per_example_and_batch_statistics_do_
         )
         for copy, member in zip(ensemble.members, members, strict=True):
             copy.set_weights(member.get_weights())
-        ensemble.compile(optimizer="sgd", loss=logits_loss(), jit_compile=False)
+        ensemble.compile(optimizer="sgd", loss=logits_loss(), run_eagerly=True)
         logs = ensemble.train_on_batch(images[chosen], labels[chosen], return_dict=True)
         return logs["penalty"]
 

@@ -96,7 +96,7 @@ def test_whether_by_xla_is_for_the_machine_that_loads_to_decide(tmp_path):
 
 def trained(steps=1, network=residual_network):
     ensemble = parl_tf.Ensemble([network(0), network(1)], accuracy_weight=0.75)
-    ensemble.compile("adam", logits_loss(), jit_compile=False)
+    ensemble.compile("adam", logits_loss(), run_eagerly=True)
     for _ in range(steps):
         ensemble.train_on_batch(*examples(8))
     return ensemble
@@ -165,7 +165,7 @@ def test_every_way_to_keep_an_ensemble_keeps_weights_and_optimizer(way, steps, t
     assert type(other) is parl_tf.Ensemble
     assert other.accuracy_weight == 0.75
     assert not {id(v) for v in other.variables} & {id(v) for v in ensemble.variables}
-    other.jit_compile = False
+    other.jit_compile, other.run_eagerly = False, True
     for model in (ensemble, other):
         model.train_on_batch(*examples(8))
     for ours, theirs in (
@@ -186,6 +186,7 @@ def test_every_way_to_keep_an_ensemble_keeps_weights_and_optimizer(way, steps, t
 def test_configurations_make_an_equal_ensemble_of_other_weights(way):
     ensemble = trained()
     other = way(ensemble)
+    ensemble.run_eagerly = other.run_eagerly = False
     assert type(other) is parl_tf.Ensemble
     assert other.accuracy_weight == 0.75
     other.set_weights(ensemble.get_weights())

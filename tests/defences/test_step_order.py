@@ -69,7 +69,11 @@ def uses_in_no_order(graph):
 
 @pytest.mark.parametrize("method", EACH_METHOD)
 @pytest.mark.parametrize(
-    ("network", "crafting"), [(residual_network, None), (plain_network, {"num_steps": 2})]
+    ("network", "crafting"),
+    [
+        pytest.param(residual_network, None, marks=pytest.mark.slow),
+        (plain_network, {"num_steps": 2}),
+    ],
 )
 def test_a_step_reads_a_variable_before_or_after_it_writes_it(method, network, crafting, tmp_path):
     ensemble = make(method, network=network, adversarial_training=crafting)

@@ -114,8 +114,12 @@ def test_the_weighted_smoothness_is_what_the_loss_holds(float64):
 
 @pytest.mark.parametrize(
     "compiled",
-    [{}, {"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 2}],
-    ids=["graph", "xla", "eager", "two steps"],
+    [
+        pytest.param({}, id="graph"),
+        pytest.param({"jit_compile": True}, id="xla", marks=pytest.mark.slow),
+        pytest.param({"run_eagerly": True}, id="eager"),
+        pytest.param({"steps_per_execution": 2}, id="two steps", marks=pytest.mark.slow),
+    ],
 )
 def test_validation_has_the_scale_of_training_whatever_its_batches(float64, compiled, tmp_path):
     optimizer = keras.optimizers.SGD(0.0)

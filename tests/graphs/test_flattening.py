@@ -271,7 +271,7 @@ def ensemble_of(method, network, **options):
     if method in ("parl", "guardian"):
         options = {"num_layers": 3, "tap": "activation", **options}
     ensemble = METHODS[method](members, **options)
-    ensemble.compile(keras.optimizers.SGD(0.01), logits_loss(), jit_compile=False)
+    ensemble.compile(keras.optimizers.SGD(0.01), logits_loss(), run_eagerly=True)
     return ensemble
 
 

@@ -100,7 +100,6 @@ def test_gradients_and_their_derivatives_are_those_of_the_layers(float64, name, 
     sums = LayerSums(network, num_layers, tap=tap)
     first = FoldedNetwork(network, sums.sources)
 
-    @tf.function
     def measured(layers_of):
         with tf.GradientTape() as outer:
             with tf.GradientTape(persistent=True) as inner:

@@ -33,10 +33,11 @@ DIGITS = parl_tf.load_dataset("digits", train_examples=64, validation_fraction=0
 
 
 def test_no_two_seeds_share_a_member():
-    ensembles = [build_ensemble("unprotected", DIGITS, seed=seed) for seed in (0, 1, 2)]
+    options = {"recipe": Recipe(network="resnet8"), "num_members": 3}
+    ensembles = [build_ensemble("unprotected", DIGITS, seed=seed, **options) for seed in (0, 1, 2)]
     stems = [m.get_weights()[0].tobytes() for ensemble in ensembles for m in ensemble.members]
     assert len(set(stems)) == 9
-    again = build_ensemble("parl", DIGITS, seed=1, num_layers=3)
+    again = build_ensemble("parl", DIGITS, seed=1, num_layers=3, **options)
     assert [m.get_weights()[0].tobytes() for m in again.members] == stems[3:6]
 
 
@@ -137,6 +138,7 @@ def test_dverge_trains_its_start_first_and_says_so(tmp_path, tiny_networks, capl
     assert layers == [ensemble.layer_of_epoch(epoch) for epoch in range(2)]
 
 
+@pytest.mark.slow
 def test_dverge_begins_from_the_run_that_is_named(tmp_path, tiny_networks, caplog):
     start, out = tmp_path / "start", tmp_path / "run"
     recipe = Recipe(epochs=1, batch_size=16)
@@ -167,6 +169,7 @@ def test_dverge_begins_from_the_run_that_is_named(tmp_path, tiny_networks, caplo
     assert not (out / "start").exists()
 
 
+@pytest.mark.slow
 def test_a_start_of_another_training_is_not_taken_for_ones_own(tmp_path, tiny_networks):
     out = tmp_path / "run"
     options = {"recipe": Recipe(epochs=1, batch_size=16), "num_members": 2, "verbose": 0}
@@ -209,7 +212,7 @@ def contents(folder):
     }
 
 
-@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize("finished", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("resumed", [False, True])
 def test_a_start_of_a_network_that_has_changed_is_refused_before_it_is_trained(
     tmp_path, tiny_networks, monkeypatch, finished, resumed
@@ -270,8 +273,13 @@ def assert_equal_runs(folder, ensemble, other_folder, other):
     ("method", "recipe", "arguments"),
     [
         ("unprotected", {"noise_stddev": 0.1}, {}),
-        ("parl", {}, {"num_layers": 1, "adversarial_training": {"num_steps": 1}}),
-        ("trs", {"optimizer": "sgd", "decay_at": (0.4,)}, {}),
+        pytest.param(
+            "parl",
+            {},
+            {"num_layers": 1, "adversarial_training": {"num_steps": 1}},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("trs", {"optimizer": "sgd", "decay_at": (0.4,)}, {}, marks=pytest.mark.slow),
     ],
 )
 def test_an_interrupted_training_continues_as_if_it_had_not_been(
@@ -303,6 +311,7 @@ LATER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", LATER)
 def test_a_run_of_an_older_version_is_continued_as_it_was_begun(tmp_path, tiny_networks, method):
     """Its configuration and its checkpoint lack the method's later arguments."""
