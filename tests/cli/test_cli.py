@@ -452,7 +452,7 @@ def network(tmp_path):
         (["--dataset", "digits", "--surrogate", "nowhere"], 3, "No run folder or Keras file"),
         (["--dataset", "digits", "--surrogate", __file__], 3, "not a Keras model"),
         (["--protocol", "papers"], 2, "Unknown protocol. Did you mean paper"),
-        (["--protocol", "paper"], 2, "Expected 1 surrogates for protocol paper. Received: 0"),
+        (["--protocol", "paper"], 2, "Expected 1 surrogate for protocol paper. Received: 0"),
         (["--protocol", "unlike-surrogates"], 2, "at least 3 surrogates"),
         (["--protocol", "paper", "--attack", "square"], 2, "attack of protocol paper"),
         (["--protocol", "paper", "--epsilon", "0"], 2, "epsilon in (0, 1]"),
