@@ -1,4 +1,4 @@
-"""Fingerprints, package versions and commits, which identify what a run or a result is of."""
+"""Fingerprints, package versions and the commit, which identify a run or a result."""
 
 import functools
 import hashlib

@@ -63,10 +63,10 @@ def continue_run(folder: str | os.PathLike, config: RunConfig) -> tuple[Ensemble
     if not checkpoints:
         return None
     try:
-        begun = read_config(folder)
+        stored = read_config(folder)
     except (MissingFileError, UnreadableFileError):
         return None
-    if others := begun.differences(config):
+    if others := stored.differences(config):
         _log.warning(
             "%s: starting over, because the run there differs in its %s.",
             folder,
@@ -81,11 +81,11 @@ def continue_run(folder: str | os.PathLike, config: RunConfig) -> tuple[Ensemble
         except UnreadableFileError as error:
             _log.warning("%s: cannot continue after epoch %d. %s", folder, epochs, error)
         else:
-            versions = dict(begun.versions), dict(config.versions)
+            versions = dict(stored.versions), dict(config.versions)
             if versions[0] != versions[1]:
                 _log.warning("%s was started with other versions: %s, now %s.", folder, *versions)
-            elif begun.commit != config.commit:
-                commits = begun.commit or "unknown", config.commit or "unknown"
+            elif stored.commit != config.commit:
+                commits = stored.commit or "unknown", config.commit or "unknown"
                 _log.info("%s was started with another commit: %s, now %s.", folder, *commits)
             return ensemble, epochs
     _log.warning("%s: starting over.", folder)
