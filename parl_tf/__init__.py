@@ -1,10 +1,10 @@
-"""Ensembles of image classifiers that resist adversarial examples, and measures of how far.
+"""Ensembles of image classifiers trained to resist adversarial examples, and their evaluation.
 
-PARL (arXiv 2112.04948) for Keras 3. The names in `parl_tf.__all__` are the public interface; all
-else may change from one version to the next.
+PARL (arXiv 2112.04948) for Keras 3. The names in `parl_tf.__all__` are the public interface;
+everything else may change between versions.
 
 Example:
-    The examples of all other docstrings go on from here, in an empty folder.
+    The examples in all other docstrings continue from this one, in an empty folder.
 
     >>> import pathlib
     >>> import keras, numpy as np, tensorflow as tf
@@ -45,7 +45,7 @@ _tools = sys.modules.get("parl_tf_tools")
 if TYPE_CHECKING or not getattr(_tools, "is_tool", False):
     check_backend()
 
-    # Every class is registered, so that `keras.models.load_model` finds it.
+    # Registers every class, so that `keras.models.load_model` finds it.
     from parl_tf.attacks import ATTACKS
     from parl_tf.attacks.art.apgd import APGD
     from parl_tf.attacks.art.hop_skip_jump import HopSkipJump
@@ -100,7 +100,7 @@ if TYPE_CHECKING or not getattr(_tools, "is_tool", False):
 else:
 
     def __getattr__(name: str) -> Any:
-        """A public name in a tool: the first one imports them all."""
+        """A public name within a command line tool; the first access imports all of them."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         _tools.is_tool = False

@@ -14,7 +14,7 @@ class InputError(ValueError):
 
 
 class MissingFileError(FileNotFoundError):
-    """Data, a run or a model that is not at the given path.
+    """There is no data, run or model at the given path.
 
     Example:
         >>> try:
@@ -26,7 +26,7 @@ class MissingFileError(FileNotFoundError):
 
 
 class UnreadableFileError(OSError):
-    """A file that exists but is damaged or of another kind.
+    """A file is damaged or not of the expected kind.
 
     Example:
         >>> _ = pathlib.Path("broken.keras").write_text("not a model")
@@ -39,7 +39,7 @@ class UnreadableFileError(OSError):
 
 
 class DivergedError(RuntimeError):
-    """A training whose loss or weights became infinite or NaN.
+    """The loss or the weights became infinite or NaN in training.
 
     Example:
         >>> issubclass(parl_tf.DivergedError, RuntimeError)
@@ -48,7 +48,7 @@ class DivergedError(RuntimeError):
 
 
 class ExistingRunError(FileExistsError):
-    """An output that would overwrite a finished run or a result.
+    """The output would overwrite a finished run, a result or other files.
 
     Example:
         >>> _ = pathlib.Path("letter.txt").write_text("Dear Sir")
@@ -61,7 +61,7 @@ class ExistingRunError(FileExistsError):
 
 
 class MissingExtraError(ImportError):
-    """A feature whose optional extra is not installed; the message says how to install it.
+    """A feature needs an optional extra that is not installed; the message says how to install it.
 
     Example:
         >>> try:
@@ -72,9 +72,9 @@ class MissingExtraError(ImportError):
 
 
 class BackendError(ImportError):
-    """Keras uses another backend than TensorFlow; the message says how to change it.
+    """Keras uses a backend other than TensorFlow; the message says how to change it.
 
-    It is raised by `import parl_tf`, and so is caught as what it is a subclass of.
+    `import parl_tf` raises it, so catch it as `ImportError`.
 
     Example:
         >>> try:

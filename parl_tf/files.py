@@ -27,7 +27,7 @@ def atomic_replacement(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         The temporary file to write to: in the same folder, with the same suffix.
 
     Raises:
-        OSError: The disk is full, or another error of the file system.
+        OSError: The disk is full, or another file system error occurred.
     """
     path = pathlib.Path(path)
     partial = path.with_name(f".partial-{path.name}")

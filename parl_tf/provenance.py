@@ -1,4 +1,4 @@
-"""Which weights, examples, versions and commit a run or a result is of."""
+"""Fingerprints, package versions and the commit, which identify a run or a result."""
 
 import functools
 import hashlib
@@ -33,25 +33,25 @@ def weights_fingerprint(model: "keras.Model") -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of this package and of those whose numerics a result depends on."""
+    """Versions of this package and of the packages that numerical results depend on."""
     packages = ("parl_tf", "tensorflow", "keras", "numpy", "cleverhans")
     return {package: metadata.version(package) for package in packages}
 
 
 @functools.cache
 def commit() -> str | None:
-    """The commit of the checkout that this package is run from; asked for once a process.
+    """The commit of the checkout that this package runs from, determined once per process.
 
     Returns:
-        40 hexadecimal digits, with "-dirty" behind them if tracked files were changed since;
-        None for an installed package, and where git is missing or refuses the folder.
+        40 hexadecimal digits, followed by "-dirty" if tracked files have changed since; None for
+        an installed package, or if git is missing or refuses the folder.
     """
     if not (_CHECKOUT / ".git").exists():
         return None
-    # A hook's variables would name another repository.
+    # In a git hook, these variables name another repository.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     try:
-        told = subprocess.run(
+        described = subprocess.run(
             ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"],
             cwd=_CHECKOUT,
             env={**environment, "GIT_OPTIONAL_LOCKS": "0"},
@@ -62,4 +62,4 @@ def commit() -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return told.stdout.strip() if told.returncode == 0 else None
+    return described.stdout.strip() if described.returncode == 0 else None

@@ -42,7 +42,7 @@ def log_mean_probability(logits: Sequence[tf.Tensor]) -> tf.Tensor:
 def majority_vote(logits: Sequence[tf.Tensor]) -> Vote:
     """Majority vote of the members' labels.
 
-    Among classes with equally many votes the one with the highest summed probability wins.
+    Among classes with equally many votes, the one with the highest summed probability wins.
 
     Args:
         logits: One tensor (batch, classes) per member.
@@ -94,7 +94,7 @@ def summed_gradients(
     Args:
         tape: Persistent tape that watched `inputs` and recorded `outputs`, and is no longer
             recording.
-        outputs: Float tensors (batch, ...) in which each example depends on its own input only.
+        outputs: Float tensors (batch, ...) in which each example depends only on its own input.
         inputs: Tensor (batch, ...), pixels in [0, 1]; or a list of tensors.
         scale: Factor on an output before, and divisor of its gradient after differentiation; a
             power of two. The default suits layers in half precision.

@@ -1,4 +1,4 @@
-"""parl-attack: measures models on clean images and under attack."""
+"""parl-attack: evaluates models on clean images and under attack."""
 
 import argparse
 import pathlib
@@ -16,12 +16,12 @@ from parl_tf.training.config import RunConfig
 
 # Hyperparameters that can be set for every attack that has them.
 _HYPERPARAMETERS: dict[str, tuple[Any, str]] = {
-    "num_steps": (positive_int, "of iterative attacks"),
-    "step_size": (finite, "of iterative attacks, in pixel units; default: E / 5"),
-    "restarts": (positive_int, "runs of attacks that draw at random"),
-    "decay_factor": (finite, "of attacks with momentum"),
-    "loss": (str, "what gradient attacks raise: cross_entropy or margin"),
-    "fusion": (str, "of members: probabilities, logits or losses"),
+    "num_steps": (positive_int, "steps of iterative attacks"),
+    "step_size": (finite, "step size of iterative attacks, in pixel units; default: E / 5"),
+    "restarts": (positive_int, "restarts of randomised attacks"),
+    "decay_factor": (finite, "decay factor of attacks with momentum"),
+    "loss": (str, "loss that gradient attacks maximise: cross_entropy or margin"),
+    "fusion": (str, "how members are fused: probabilities, logits or losses"),
 }
 
 
@@ -29,9 +29,9 @@ def parser() -> argparse.ArgumentParser:
     """The arguments of parl-attack."""
     tool = Parser(
         prog="parl-attack",
-        description="Measures models on clean test images and under attack. With surrogates, "
+        description="Evaluates models on clean test images and under attack. With surrogates, "
         "adversarial examples are crafted on them (black box); without, on each target itself "
-        "(white box). With --out an interrupted evaluation continues where it stopped.",
+        "(white box). With --out, an interrupted evaluation continues where it stopped.",
     )
     tool.add_argument(
         "--target",
@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"{', '.join(PROTOCOLS)}: named attacks, strengths and surrogates",
     )
     tool.add_argument(
-        "--dataset", help=f"{', '.join(DATASETS)}; default: what the targets were trained on"
+        "--dataset", help=f"{', '.join(DATASETS)}; default: the one the targets were trained on"
     )
     tool.add_argument(
         "--attack",
@@ -74,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
         type=positive_int,
         default=1000,
         metavar="N",
-        help="test images, drawn by the seed; default: 1000, or all if there are fewer",
+        help="test images, drawn with the seed; default: 1000, or all if there are fewer",
     )
     for name, (kind, text) in _HYPERPARAMETERS.items():
         metavar = {positive_int: "N", finite: "X", str: "NAME"}[kind]
@@ -82,13 +82,13 @@ def parser() -> argparse.ArgumentParser:
         tool.add_argument(flag, type=kind, metavar=metavar, help=text)
     tool.add_argument("--batch-size", type=positive_int, default=250, help="default: 250")
     tool.add_argument(
-        "--out", metavar="FILE.json", help="results file, written as the evaluation goes on"
+        "--out", metavar="FILE.json", help="results file, updated during the evaluation"
     )
     tool.add_argument(
         "--save-examples", metavar="DIR", help="save the adversarial examples there, as float32"
     )
     tool.add_argument(
-        "--examples", metavar="DIR", help="evaluate on what --save-examples saved there"
+        "--examples", metavar="DIR", help="evaluate on examples that --save-examples saved there"
     )
     add_data_arguments(tool)
     return tool
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _attack(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Evaluates as told, prints the table, and returns the records."""
+    """Evaluates, prints the table, and returns the records."""
     from parl_tf.cli.display import evaluation_progress, print_checks, print_table, threats
     from parl_tf.data.datasets import load_dataset
     from parl_tf.evaluation.robustness import evaluate_cases
@@ -115,7 +115,7 @@ def _attack(arguments: argparse.Namespace) -> dict[str, Any]:
     from parl_tf.training.folders import load_model
 
     if arguments.examples:
-        _check_only_shown(arguments)
+        _check_nothing_crafted(arguments)
     cases = [] if arguments.examples else cases_of(arguments)
     if arguments.out:
         check_can_write(arguments.out)
@@ -135,7 +135,7 @@ def _attack(arguments: argparse.Namespace) -> dict[str, Any]:
         validation_fraction=0.0,
     )
     check_data(dataset, configs)
-    _warn_of_kinship(configs, targets, surrogates)
+    _warn_of_shared_seeds(configs, targets, surrogates)
     num_examples, sample_seed = _sampling(arguments)
     sample = dataset.test.sample(num_examples, seed=sample_seed)
     if arguments.examples:
@@ -174,8 +174,8 @@ def _attack(arguments: argparse.Namespace) -> dict[str, Any]:
     return to_document(records, {}, finished=True)
 
 
-def _check_only_shown(arguments: argparse.Namespace) -> None:
-    """Raises InputError if --examples is combined with options for crafting others."""
+def _check_nothing_crafted(arguments: argparse.Namespace) -> None:
+    """Raises InputError if --examples is combined with options for crafting examples."""
     names = ("surrogate", "protocol", "attack", "epsilon", "save_examples", *_HYPERPARAMETERS)
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name)]
     if given:
@@ -186,7 +186,7 @@ def _check_only_shown(arguments: argparse.Namespace) -> None:
 
 
 def _sampling(arguments: argparse.Namespace) -> tuple[int, int]:
-    """How many test images to draw, and by which seed: as given, or as for saved examples."""
+    """The number of test images to draw and the seed: as given, or as for the saved examples."""
     from parl_tf.evaluation.examples import read_examples
 
     if not arguments.examples:
@@ -194,8 +194,8 @@ def _sampling(arguments: argparse.Namespace) -> tuple[int, int]:
     data = read_examples(arguments.examples)[0]["data"]
     if not {"num_examples", "sample_seed"} <= set(data):
         raise InputError(
-            f"{arguments.examples} does not say which test images its examples were crafted from; "
-            "parl_tf.evaluate_examples takes them as arrays."
+            f"{arguments.examples} does not record which test images its examples were crafted "
+            "from. Pass these images to parl_tf.evaluate_examples."
         )
     return data["num_examples"], data["sample_seed"]
 
@@ -211,8 +211,8 @@ def cases_of(arguments: argparse.Namespace) -> list[Any]:
         changed += [name for name in ("epsilon", "attack") if getattr(arguments, name)]
         if changed:
             print(
-                f"warning: with another {', '.join(changed)} this is not all of protocol "
-                f"{arguments.protocol}; records say what was run",
+                f"warning: with other values of {', '.join(changed)}, this is not the whole "
+                f"protocol {arguments.protocol}; the records say what was run",
                 file=sys.stderr,
             )
         protocol = PROTOCOLS[arguments.protocol]
@@ -228,10 +228,10 @@ def cases_of(arguments: argparse.Namespace) -> list[Any]:
 
 
 def _names(targets: Sequence[str], surrogates: Sequence[str]) -> dict[str, str]:
-    """A name for each model: the last part of its path where that tells them apart."""
+    """A name for each model: the last part of its path if that is unique, else the path."""
     places = [{pathlib.Path(path).resolve() for path in paths} for paths in (targets, surrogates)]
     if both := [str(path) for path in places[0] & places[1]]:
-        raise InputError(f"Expected surrogates that are no targets. Received: {sorted(both)}.")
+        raise InputError(f"Expected surrogates that are not targets. Received: {sorted(both)}.")
     paths = list(dict.fromkeys([*targets, *surrogates]))
     short = [last_part(path) for path in paths]
     return {
@@ -246,14 +246,14 @@ def last_part(path: str) -> str:
 
 
 def dataset_name(given: str | None, configs: Mapping[str, RunConfig | None]) -> str:
-    """The data set to attack on: the given one, or what all targets were trained on."""
+    """The data set to attack on: the given one, or the one that all targets were trained on."""
     if given:
         return given
     bare = [name for name, config in configs.items() if config is None]
     if bare:
         raise InputError(
-            f"{', '.join(bare)} is a bare Keras file, which does not say what it was trained on. "
-            f"Expected --dataset, one of {', '.join(DATASETS)}."
+            f"Expected --dataset, one of {', '.join(DATASETS)}, as a bare Keras file does not "
+            f"record what it was trained on. Received: {', '.join(bare)}."
         )
     trained_on = {name: config.dataset.name for name, config in configs.items() if config}
     if len(set(trained_on.values())) > 1:
@@ -264,14 +264,14 @@ def dataset_name(given: str | None, configs: Mapping[str, RunConfig | None]) -> 
 
 
 def check_data(dataset: Any, configs: Mapping[str, RunConfig | None]) -> None:
-    """Refuses runs of another data set; warns of those trained on another copy of this one."""
+    """Raises for runs of another data set; warns of runs trained on another copy of this one."""
     for name, config in configs.items():
         if config is None:
             continue
         known = config.dataset
         if known.name != dataset.name:
             raise InputError(
-                f"Expected runs trained on {dataset.name}. Received: {name} of {known.name}."
+                f"Expected runs trained on {dataset.name}. Received: {name}, on {known.name}."
             )
         if known.fingerprint != dataset.fingerprint:
             print(
@@ -281,17 +281,17 @@ def check_data(dataset: Any, configs: Mapping[str, RunConfig | None]) -> None:
             )
 
 
-def _warn_of_kinship(
+def _warn_of_shared_seeds(
     configs: Mapping[str, RunConfig | None], targets: Iterable[str], surrogates: Iterable[str]
 ) -> None:
-    """Warns if a surrogate began from the same weights as a target, as no attacker's would."""
+    """Warns if a surrogate and a target started from the same weights, unlike an attacker's."""
     for surrogate in surrogates:
         for name in targets:
             first, second = configs[surrogate], configs[name]
             if first and second and first.seed == second.seed:
                 print(
-                    f"warning: {surrogate} and {name} were trained from seed {first.seed}; a "
-                    "black-box attacker does not know it. Train surrogates with another --seed.",
+                    f"warning: {surrogate} and {name} were trained with seed {first.seed}, which a "
+                    "black-box attacker does not know. Train surrogates with another --seed.",
                     file=sys.stderr,
                 )
 

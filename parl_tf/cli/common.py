@@ -91,11 +91,11 @@ def run(
     tensorflow: bool = True,
     deterministic: bool = False,
 ) -> int:
-    """Runs a tool's body and turns errors of the user into messages and exit statuses.
+    """Runs a tool's body and turns user errors into messages and exit statuses.
 
     Args:
         body: Does the work, prints for people and returns a JSON document.
-        print_json: Whether to print that document to standard output, and everything that `body`
+        print_json: Whether to print that document to standard output, and to redirect what `body`
             prints to standard error.
         tensorflow: Whether the body needs TensorFlow, which takes seconds to import.
         deterministic: Whether to enable determinism, as `parl_tf.enable_determinism` does.

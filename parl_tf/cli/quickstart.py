@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             continue
         if status := _say(f"parl-train {' '.join([*options, *_TRAINING])} --out {folder}"):
             return status
-        results.unlink(missing_ok=True)  # they are of an earlier run
+        results.unlink(missing_ok=True)  # they belong to an earlier run
         if status := train.main([*options, *_TRAINING, "--out", str(folder)]):
             return status
     evaluated = results.exists()

@@ -19,14 +19,14 @@ def parser() -> argparse.ArgumentParser:
         prog="parl-report",
         description="Makes the paper's tables and figures, checks for masked gradients and one "
         "HTML page from the records of parl-attack and parl-diversity. Training seeds of one "
-        "setting become a mean and a standard deviation; records that are not comparable are "
-        "refused.",
+        "setting are summarised by mean and standard deviation; records that are not comparable "
+        "are refused.",
     )
     tool.add_argument(
         "results",
         nargs="+",
         metavar="RESULTS",
-        help="results files, and folders that are searched for them",
+        help="results files, and folders to search for them",
     )
     tool.add_argument(
         "--out",

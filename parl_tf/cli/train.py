@@ -26,12 +26,12 @@ _OPTIONS: dict[tuple[str, ...], list[tuple]] = {
         ("--distillation-epsilon", "epsilon", finite, "radius around an image, in [0, 1]"),
         ("--distillation-step-size", "step_size", finite, "size of a step, in [0, 1]"),
         ("--distillation-steps", "num_steps", positive_int, "number of steps"),
-        ("--distillation-batch-norm", "distillation_batch_norm", str, "batch or moving"),
+        ("--distillation-batch-norm", "distillation_batch_norm", str, "batch or moving statistics"),
         (
             "--distillation-moves-statistics",
             "distillation_moves_statistics",
             bool,
-            "distillation moves the moving statistics, as in the authors' code",
+            "update the moving statistics in distillation, as in the authors' code",
         ),
     ],
     ("trs",): [
@@ -49,13 +49,13 @@ _OPTIONS: dict[tuple[str, ...], list[tuple]] = {
         ("--tap", "tap", str, "what is compared: activation or convolution"),
     ],
     ("guardian",): [
-        ("--stem-tap", "stem_tap", str, "what is compared of the first layer, as --tap"),
-        ("--norms", "norms", str, "of kernel gradients: constant or differentiated"),
-        ("--correlation", "correlation", str, "of outputs: biased or pearson"),
+        ("--stem-tap", "stem_tap", str, "like --tap, for the first layer"),
+        ("--norms", "norms", str, "norms of kernel gradients: constant or differentiated"),
+        ("--correlation", "correlation", str, "correlation of outputs: biased or pearson"),
     ],
     ("parl",): [
-        ("--penalty-batch-norm", "penalty_batch_norm", str, "moving or batch"),
-        ("--layer-reduction", "layer_reduction", str, "sum or mean"),
+        ("--penalty-batch-norm", "penalty_batch_norm", str, "moving or batch statistics"),
+        ("--layer-reduction", "layer_reduction", str, "over layers: sum or mean"),
         ("--cosine", "cosine", str, "signed, absolute or positive"),
     ],
 }
@@ -63,7 +63,7 @@ _ADVERSARIAL = [
     ("--adversarial-epsilon", "epsilon", finite, "radius, in [0, 1], default: 8/255"),
     ("--adversarial-step-size", "step_size", finite, "size of a step, default: 2/255"),
     ("--adversarial-steps", "num_steps", positive_int, "number of steps, default: 10"),
-    ("--adversarial-against", "against", str, "members (the default) or ensemble"),
+    ("--adversarial-against", "against", str, "attacked: members (the default) or ensemble"),
 ]
 
 
@@ -75,27 +75,27 @@ def parser() -> argparse.ArgumentParser:
     """The arguments of parl-train."""
     tool = Parser(
         prog="parl-train",
-        description="Trains an ensemble and leaves it in a run folder: config.json, history.csv "
-        "and model.keras.",
+        description="Trains an ensemble and saves it in a run folder: config.json, history.csv and "
+        "model.keras.",
     )
     tool.add_argument("--method", help=", ".join(METHODS))
     tool.add_argument("--dataset", help=", ".join(DATASETS))
     tool.add_argument(
         "--out",
         metavar="RUN",
-        help="run folder to make; one that was interrupted is continued by the same command",
+        help="run folder to create; the same command continues an interrupted run",
     )
     tool.add_argument(
         "--resume",
         metavar="RUN",
-        help="continue an interrupted run as it was begun; takes only --data-dir, --json and "
+        help="continue an interrupted run as it was started; takes only --data-dir, --json and "
         "--tensorboard",
     )
     tool.add_argument("--members", type=positive_int, default=3, help="default: 3")
     tool.add_argument(
         "--start-from",
         metavar="RUN",
-        help="run whose members' weights to begin from; dverge without it trains one first",
+        help="run whose members' weights to start from; without it, dverge trains one first",
     )
     tool.add_argument(
         "--devices",
@@ -109,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
         "--recipe",
         default="authors",
         help=f"{' or '.join(NAMES)}: each method as its authors train it (the default), or all "
-        "by one recipe, as in the paper on PARL",
+        "methods by one recipe, as in PARL's paper",
     )
     recipe.add_argument("--epochs", type=positive_int)
     recipe.add_argument("--batch-size", type=positive_int)
@@ -119,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
     adversarial.add_argument(
         "--adversarial-training",
         action="store_true",
-        help="the cross-entropy sees PGD examples instead of images",
+        help="compute the cross-entropy on PGD examples instead of clean images",
     )
     _add(adversarial, _ADVERSARIAL)
     for methods, options in _OPTIONS.items():
@@ -130,13 +130,13 @@ def parser() -> argparse.ArgumentParser:
         "--validation-fraction",
         type=finite,
         default=0.1,
-        help="part of the training examples kept for validation, default: 0.1",
+        help="fraction of the training examples kept for validation, default: 0.1",
     )
     add_data_arguments(tool)
     tool.add_argument(
         "--tensorboard",
         action="store_true",
-        help="write an event file into RUN/tensorboard too; needs the extra tensorboard",
+        help="also write event files to RUN/tensorboard; needs the extra tensorboard",
     )
     return tool
 
@@ -144,7 +144,7 @@ def parser() -> argparse.ArgumentParser:
 def _add(group: argparse._ArgumentGroup, options: list[tuple]) -> None:
     """Adds options, whose defaults are the library's."""
     for flag, _, kind, text in options:
-        if kind is bool:  # None where it is not given, as with the others
+        if kind is bool:  # None if not given, as for the others
             group.add_argument(flag, action="store_true", default=None, help=text)
             continue
         metavar = {positive_int: "N", finite: "X", str: "NAME"}[kind]
@@ -164,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if others:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in others)
             tool.error(
-                f"--resume cannot be combined with {flags}: it continues the run as it was begun"
+                f"--resume cannot be combined with {flags}: it continues the run as it was started"
             )
     body = _train if arguments.resume is None else _resume
     return run(
@@ -252,12 +252,12 @@ def _callbacks(arguments: argparse.Namespace, folder: str) -> list[Any]:
 
 
 def _verbosity() -> str | int:
-    """A progress bar for people, a line an epoch for files."""
+    """A progress bar on a terminal, a line per epoch elsewhere."""
     return "auto" if sys.stdout.isatty() else 2
 
 
 def _method_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Keyword arguments for the method's class; those of another method are an error."""
+    """Keyword arguments for the method's class; raises for those of another method."""
     keywords: dict[str, Any] = {}
     for methods, options in _OPTIONS.items():
         given = _keywords(arguments, options)

@@ -1,4 +1,4 @@
-"""Protocols by name. A new one is an object in `catalogue.py` and a line here."""
+"""Protocols by name. To add one, define it in `catalogue.py` and list it here."""
 
 from typing import TYPE_CHECKING
 
@@ -28,4 +28,4 @@ Example:
 """
 
 EPSILONS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07)
-"""The strengths of PARL's paper, in pixel units of [0, 1]."""
+"""The attack strengths in PARL's paper, in pixel units of [0, 1]."""

@@ -1,4 +1,4 @@
-"""Protocols: named ways of evaluating."""
+"""Evaluation protocols."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -19,16 +19,16 @@ Setting = tuple[str, dict[str, Any]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """A named way of evaluating.
+    """A named set of attacks, strengths and requirements on surrogates.
 
     Attributes:
         name: Its name on the command line and in records.
         description: What it runs and how to read its records.
-        black_box: Attacks crafted on each surrogate and shown to every target.
+        black_box: Attacks crafted on each surrogate and evaluated on every target.
         white_box: Attacks crafted on each target itself.
         epsilons: Radii of the ball, in pixel units of [0, 1].
-        further_white_box: More white-box attacks, each at a strength of its own.
-        num_surrogates: Fewest and most surrogates; None for no upper limit.
+        further_white_box: More white-box attacks, each at its own strength.
+        num_surrogates: Minimum and maximum number of surrogates; None for no maximum.
         unlike: Whether surrogates must be unprotected and differ in seed, network and length of
             training.
     """
@@ -55,16 +55,16 @@ class Protocol:
             epsilons: Strengths to run instead of the protocol's, several or one.
             attacks: Names of the protocol's attacks to run, several or one; None for all.
             **hyperparameters: Values to use instead of the protocol's, for every attack that has
-                them. With any of these three, what is run is no longer the whole protocol, and
-                its records cannot be compared with others.
+                them. If any of these three is given, the evaluation is not the whole protocol,
+                and its records are not comparable with others.
 
         Returns:
             Cases for `evaluate_cases`.
 
         Raises:
-            InputError: Hyperparameters that an attack refuses, or attacks that the protocol does
-                not have.
-            MissingExtraError: An attack whose extra is not installed.
+            InputError: An attack rejects a hyperparameter or a strength, or is not in the
+                protocol.
+            MissingExtraError: The extra that an attack needs is not installed.
 
         Example:
             >>> cases = parl_tf.PROTOCOLS["paper"].cases(epsilons=0.03, attacks=["fgsm", "bim"])
@@ -97,21 +97,22 @@ class Protocol:
             configs: Configurations of the runs that trained them, by name.
 
         Raises:
-            InputError: Too few or too many, or not as different as the protocol asks.
+            InputError: There are too few or too many, or they are not as different as required.
         """
         fewest, most = self.num_surrogates
         if len(configs) < fewest or (most is not None and len(configs) > most):
             wanted = f"{fewest}" if fewest == most else f"at least {fewest}"
+            noun = "surrogate" if fewest == 1 else "surrogates"
             raise InputError(
-                f"Expected {wanted} surrogates for protocol {self.name}. Received: {len(configs)}."
+                f"Expected {wanted} {noun} for protocol {self.name}. Received: {len(configs)}."
             )
         if not self.unlike:
             return
         bare = [name for name, config in configs.items() if config is None]
         if bare:
             raise InputError(
-                f"Expected run folders as surrogates for protocol {self.name}, which say how they "
-                f"were trained. Received: {', '.join(bare)}."
+                f"Expected run folders as surrogates for protocol {self.name}, as they record how "
+                f"a model was trained. Received: {', '.join(bare)}."
             )
         known = {name: config for name, config in configs.items() if config is not None}
         protected = [name for name, config in known.items() if not _is_unprotected(config)]
@@ -130,12 +131,12 @@ class Protocol:
 
 
 def _is_unprotected(config: RunConfig) -> bool:
-    """Whether a run was trained without a defence, adversarial training included."""
+    """Whether a run was trained without a defence and without adversarial training."""
     return config.method == "unprotected" and not config.is_adversarially_trained
 
 
 def _differences(configs: Mapping[str, RunConfig]) -> dict[str, dict[str, Any]]:
-    """What surrogates have to differ in, each by their names."""
+    """The properties in which surrogates must differ, each by surrogate name."""
     return {
         "seed": {name: config.seed for name, config in configs.items()},
         "network": {name: config.recipe.network for name, config in configs.items()},
@@ -152,8 +153,8 @@ def make_attack(name: str, settings: Mapping[str, Any], **hyperparameters: Any) 
     Args:
         name: As in `ATTACKS`.
         settings: Hyperparameters that differ from the attack's defaults.
-        **hyperparameters: Values that take precedence, ignored where None or where the attack
-            has no such hyperparameter.
+        **hyperparameters: Values that take precedence; ignored if None or if the attack has no
+            such hyperparameter.
     """
     attack = ATTACKS[name]
     has = {field.name for field in dataclasses.fields(attack) if field.init}

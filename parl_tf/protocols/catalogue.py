@@ -12,7 +12,7 @@ PAPER = Protocol(
     name="paper",
     description="Black box as in PARL's paper: one surrogate, 50 steps of a fifth of "
     "epsilon, 10 restarts of PGD. PGD's mean over restarts is the paper's column; its "
-    "worst case for each image stands beside it, as does MI-FGSM with its authors' decay.",
+    "worst case per image and MI-FGSM with its authors' decay are shown beside it.",
     black_box=(*_PAPER, *_BESIDE),
     num_surrogates=(1, 1),
 )
@@ -21,7 +21,7 @@ UNLIKE_SURROGATES = Protocol(
     name="unlike-surrogates",
     description="The paper's attacks from at least three unprotected surrogates that "
     "differ in seed, network and length of training. Each is a column; the headline is "
-    "the part of the images that survives all of them.",
+    "the fraction of images that survive all of them.",
     black_box=(*_PAPER, *_BESIDE),
     num_surrogates=(3, None),
     unlike=True,
@@ -31,8 +31,8 @@ DVERGE = Protocol(
     name="dverge",
     description="Transfer as DVERGE's authors measure it: PGD, MI-FGSM, M-DI2-FGSM and "
     "SGM with both losses and three fusions from several surrogates. An image counts only "
-    "if it survives all. Source: arXiv 2009.14720, section 4.1; the fusions are added, "
-    "and its PGD with momentum is PGD and MI-FGSM here.",
+    "if it survives all. Source: arXiv 2009.14720, section 4.1; here the fusions are "
+    "added, and PGD and MI-FGSM replace its PGD with momentum.",
     black_box=tuple(
         (name, {**both, **options})
         for both in _BOTH
@@ -49,15 +49,15 @@ DVERGE = Protocol(
 WHITE_BOX = Protocol(
     name="white-box",
     description="Crafted on each target: the paper's attacks, and PGD with both losses "
-    "and three fusions. The headline is the part of the images that survives all.",
+    "and three fusions. The headline is the fraction of images that survive all.",
     white_box=(*_PAPER, *_BESIDE, *((names.PGD, both) for both in _BOTH)),
 )
 
 DIAGNOSTICS = Protocol(
     name="diagnostics",
-    description="What tells whether a defence only masks gradients: white box by few "
-    "and many steps, by a search without gradients (extra art), by noise and in a large "
-    "ball, beside transfer from a surrogate. Source: arXiv 1902.06705.",
+    description="Checks whether a defence only masks gradients: white-box attacks with "
+    "few and many steps, a gradient-free search (extra art), random noise, a large ball, "
+    "and transfer from a surrogate. Source: arXiv 1902.06705.",
     black_box=((names.PGD, {"restarts": 1}),),
     white_box=(
         (names.FGSM, {}),

@@ -115,7 +115,9 @@ def select(jobs: Sequence[Job], patterns: Sequence[str] | None) -> list[Job]:
     for pattern in patterns:
         if not any(_matches(job, pattern) for job in jobs):
             names = ", ".join(job.name for job in jobs)
-            raise InputError(f"Expected a pattern of {names}. Received: {pattern!r}.")
+            raise InputError(
+                f"Expected a pattern that matches one of {names}. Received: {pattern!r}."
+            )
     return [job for job in jobs if any(_matches(job, pattern) for pattern in patterns)]
 
 
@@ -190,7 +192,7 @@ def _dataset_jobs(
 
 
 def _check(grid: dict[str, Any]) -> None:
-    """Raises InputError unless a grid has valid values for all keys, and no others."""
+    """Raises InputError unless a grid has valid values for all keys, and no other keys."""
     unknown = set(grid) - _KEYS
     missing = _KEYS - set(grid)
     if unknown or missing:
@@ -221,7 +223,7 @@ def _check(grid: dict[str, Any]) -> None:
             shlex.split(text.format(seed=0, runs="runs"))
         except (ValueError, LookupError) as error:
             raise InputError(
-                f"Expected options as for a shell. Received: {text!r}, {error}."
+                f"Expected options in shell syntax. Received: {text!r}, {error}."
             ) from error
     names = [*grid["surrogates"], *grid["settings"], *grid["attacks"], *grid["datasets"]]
     for name in names:

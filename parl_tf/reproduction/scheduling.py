@@ -87,11 +87,11 @@ def is_done(job: Job, out: pathlib.Path) -> bool:
     """
     note = _note(job, out)
     if note.is_file():
-        told = _read(note)
-        if told.get("command") != job.command:
+        found = _read(note).get("command")
+        if found != job.command:
             raise ExistingRunError(
-                f"{job.name} was made by another command:\n  {told.get('command')}\nhere it is\n"
-                f"  {job.command}\nExpected another --out, or its output and {note} removed."
+                f"{job.name} was made by another command:\n  {found}\nExpected:\n  {job.command}\n"
+                f"Use another --out, or remove its output and {note}."
             )
     if job.always:
         return False
@@ -119,17 +119,17 @@ def log_of(job: Job, out: pathlib.Path) -> pathlib.Path:
 
 
 def _note(job: Job, out: pathlib.Path) -> pathlib.Path:
-    """File that remembers what a job was."""
+    """The file that records a job's command."""
     return out / "jobs" / f"{job.name}.json"
 
 
 def _read(note: pathlib.Path) -> dict[str, Any]:
     """The record of an earlier run; empty if it is damaged."""
     try:
-        told = json.loads(note.read_text(encoding="utf-8"))
+        record = json.loads(note.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return record if isinstance(record, dict) else {}
 
 
 def execute_here(job: Job, log: pathlib.Path) -> int:

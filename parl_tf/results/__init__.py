@@ -1,1 +1,1 @@
-"""What evaluations leave: records, and the files that hold them."""
+"""Records of evaluations, and the files that hold them."""

@@ -1,4 +1,4 @@
-"""How differently the members of an ensemble see, as a record for figures and tables."""
+"""Records of the diversity of an ensemble's members, for figures and tables."""
 
 import dataclasses
 import os
@@ -16,24 +16,24 @@ from parl_tf.results.records import FORMAT, ModelCard
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DiversityRecord:
-    """Measures of one ensemble on clean test images. Arrays are nested lists.
+    """Diversity measures of one ensemble on test images. Arrays are nested lists.
 
     Attributes:
         target: The ensemble.
-        data: What the images are, as in a `Record`.
+        data: Description of the images, as in a `Record`.
         tap: Which output of a convolution is a layer's representation.
         pairs: Index pairs (i, j) of members, in the order of every list of pairs.
-        cka: (layers, pairs), linear CKA, biased, as in the paper; null where it is not defined.
-        unbiased_cka: (layers, pairs), the same without bias.
+        cka: (layers, pairs), linear CKA, biased, as in the paper; None where it is undefined.
+        unbiased_cka: (layers, pairs), the unbiased estimate.
         gradient_cosines: (pairs,), mean cosine of the members' loss gradients.
-        attack: What `transfer` was measured with: name, hyperparameters and `epsilon`.
-        transfer: (members, members), part of what member j gets right that is lost on examples
-            crafted on member i; null where it gets nothing right.
-        agreement_clean: (members, members), part of the images that i and j label alike.
+        attack: The attack that `transfer` was measured with: name, hyperparameters and `epsilon`.
+        transfer: (members, members), of the images that member j gets right, the fraction that it
+            gets wrong when attacked through member i; None if it gets none right.
+        agreement_clean: (members, members), fraction of images that i and j label alike.
         agreement_adversarial: The same on examples crafted on the ensemble.
         example: One image: `image` (height, width, channels), `label`, and `gradients`, each
-            member's loss gradient of that shape, scaled to a largest entry of 1.
-        seed: Seed of the attack's draws.
+            member's loss gradient of that shape, scaled to a largest absolute entry of 1.
+        seed: Seed of the attack's random draws.
         seconds: Wall time.
         versions: Versions of the packages.
 
@@ -60,7 +60,7 @@ class DiversityRecord:
 
     @property
     def attack_key(self) -> AttackKey:
-        """The attack that `transfer` was measured with, to compare."""
+        """The key of the attack that `transfer` was measured with."""
         given = {k: v for k, v in self.attack.items() if k not in ("name", "epsilon")}
         return AttackKey.of(self.attack["name"], given)
 
@@ -71,10 +71,10 @@ class DiversityRecord:
 
 
 def save_diversity(record: DiversityRecord, path: str | os.PathLike) -> None:
-    """Writes a record to a JSON file, whole or not at all.
+    """Writes a record to a JSON file atomically.
 
     Raises:
-        ExistingRunError: It cannot be written there.
+        ExistingRunError: The file cannot be written.
 
     Example:
         >>> parl_tf.save_diversity(measured, "diversity.json")
@@ -90,8 +90,9 @@ def load_diversity(path: str | os.PathLike) -> DiversityRecord:
     """Reads what `save_diversity` wrote.
 
     Raises:
-        MissingFileError: No such file.
-        UnreadableFileError: Truncated, edited by hand, of another format, or something else.
+        MissingFileError: There is no such file.
+        UnreadableFileError: The file is truncated, edited by hand, of another format, or
+            something else.
 
     Example:
         >>> parl_tf.save_diversity(measured, "diversity.json")
@@ -104,12 +105,12 @@ def load_diversity(path: str | os.PathLike) -> DiversityRecord:
         record = DiversityRecord(**{**given, "target": ModelCard.from_json(given["target"])})
         _check(record)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise UnreadableFileError(f"{path} holds no record of diversity: {error!r}") from error
+        raise UnreadableFileError(f"{path} holds no diversity record: {error!r}") from error
     return record
 
 
 def _check(record: DiversityRecord) -> None:
-    """Raises ValueError unless the arrays of a record fit each other."""
+    """Raises ValueError unless the arrays of a record have consistent shapes."""
     members = len(record.transfer)
     pairs = np.asarray(record.pairs, int).reshape(-1, 2)
     layers = len(record.cka)

@@ -1,4 +1,4 @@
-"""Files of result records: whole, checked, and continued where an evaluation stopped."""
+"""Files of result records: written atomically, checksummed, and extended by later evaluations."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from parl_tf.results.records import FORMAT, Record, from_json, to_json
 
 
 def check_can_write(path: str | os.PathLike) -> None:
-    """Raises ExistingRunError unless a file can be made, or replaced, at `path`."""
+    """Raises ExistingRunError unless a file can be created or replaced at `path`."""
     path = pathlib.Path(path)
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
@@ -33,18 +33,19 @@ def to_document(records: Sequence[Record], plan: Mapping[str, Any], finished: bo
 
 
 def checksum(document: Mapping[str, Any]) -> str:
-    """SHA-256 of a JSON document without its own checksum, in hexadecimal digits."""
+    """SHA-256 of a JSON document without its own checksum, in hexadecimal."""
     body = {key: value for key, value in document.items() if key != "checksum"}
     text = json.dumps(body, sort_keys=True, allow_nan=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_document(path: str | os.PathLike) -> dict[str, Any]:
-    """Reads a JSON document of this package and checks that it is whole.
+    """Reads a JSON document of this package and verifies its checksum.
 
     Raises:
-        MissingFileError: No such file.
-        UnreadableFileError: Truncated, edited by hand, of another format, or something else.
+        MissingFileError: There is no such file.
+        UnreadableFileError: The file is truncated, edited by hand, of another format, or
+            something else.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -52,28 +53,28 @@ def read_document(path: str | os.PathLike) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise UnreadableFileError(f"{path} is not JSON, or only part of it: {error}") from error
+        raise UnreadableFileError(f"{path} is not JSON, or is truncated: {error}") from error
     if not isinstance(document, dict) or "format" not in document:
         raise UnreadableFileError(f"{path} does not hold result records.")
     found = document["format"]
     if found != FORMAT:
         is_newer = type(found) is int and found > FORMAT
         advice = (
-            "a newer version wrote it: update parl_tf"
+            "A newer version wrote it: update parl_tf."
             if is_newer
-            else "evaluate again, or read it with the version that wrote it"
+            else "Evaluate again, or read it with the version that wrote it."
         )
         raise UnreadableFileError(
-            f"{path} has format {found!r}; this version of parl_tf reads format {FORMAT}: {advice}."
+            f"{path} has format {found!r}; this version of parl_tf reads format {FORMAT}. {advice}"
         )
     try:
-        whole = checksum(document) == document.get("checksum")
+        unchanged = checksum(document) == document.get("checksum")
     except (ValueError, RecursionError):
-        whole = False
-    if not whole:
+        unchanged = False
+    if not unchanged:
         raise UnreadableFileError(
-            f"{path} was changed after it was written: its checksum is another one. Evaluate "
-            "again; results are not edited by hand."
+            f"{path} was changed after it was written: its checksum differs. Evaluate again; "
+            "results must not be edited by hand."
         )
     return document
 
@@ -82,8 +83,9 @@ def load_records(path: str | os.PathLike) -> list[Record]:
     """Reads the records of a results file, finished or not.
 
     Raises:
-        MissingFileError: No such file.
-        UnreadableFileError: Truncated, edited by hand, of another format, or something else.
+        MissingFileError: There is no such file.
+        UnreadableFileError: The file is truncated, edited by hand, of another format, or
+            something else.
 
     Example:
         >>> records = parl_tf.evaluate_robustness(
@@ -102,33 +104,33 @@ def _records_of(document: Mapping[str, Any], path: str | os.PathLike) -> list[Re
     except (InputError, KeyError, TypeError) as error:
         raise UnreadableFileError(f"{path} does not hold result records: {error}") from error
     if len({record.key for record in records}) < len(records):
-        raise UnreadableFileError(f"{path} holds two records of one result.")
+        raise UnreadableFileError(f"{path} holds two records of the same result.")
     return records
 
 
 class ResultStore:
-    """Records of one evaluation, kept in a file as they come.
+    """Records of one evaluation, saved to a file as they are added.
 
-    A file that is there must be of the same plan, or of one with fewer targets: then the
-    evaluation goes on where it stopped.
+    An existing file must have the same plan, or one with fewer targets. The evaluation then
+    continues where it stopped.
 
     Args:
         path: The file; None to keep records in memory only.
-        plan: What the evaluation is, as JSON values; its `targets` are an object.
+        plan: Description of the evaluation as JSON values; its `targets` are an object.
 
     Raises:
-        InputError: The plan is not of JSON values.
+        InputError: The plan has values that JSON cannot represent.
         ExistingRunError: The file holds another evaluation, or cannot be written.
-        UnreadableFileError: There is something else.
+        UnreadableFileError: The file holds something else.
     """
 
     def __init__(self, path: str | os.PathLike | None, plan: Mapping[str, Any]) -> None:
         self._path = None if path is None else pathlib.Path(path)
         try:
-            self._plan = json.loads(json.dumps(plan, allow_nan=False))  # as it will be read again
+            self._plan = json.loads(json.dumps(plan, allow_nan=False))  # as it will be read back
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"Expected JSON values to describe with. Received: {error}."
+                f"Expected JSON values to describe the evaluation. Received: {error}."
             ) from error
         self._records: dict[RecordKey, Record] = {}
         self.finished = False
@@ -143,15 +145,15 @@ class ResultStore:
 
     @property
     def records(self) -> list[Record]:
-        """The records so far, in the order in which they came."""
+        """The records so far, in the order in which they were added."""
         return list(self._records.values())
 
     def get(self, key: RecordKey) -> Record | None:
-        """The record of a key, if there is one yet."""
+        """The record with a key; None if there is none yet."""
         return self._records.get(key)
 
     def put(self, records: Iterable[Record]) -> None:
-        """Adds records, or replaces those of the same keys, and writes the file."""
+        """Adds records, or replaces those with the same keys, and writes the file."""
         self._records.update((record.key, record) for record in records)
         self._write()
 
@@ -166,11 +168,11 @@ class ResultStore:
             write_json(self._path, self.document(), indent=None)
 
     def document(self) -> dict[str, Any]:
-        """What the file holds."""
+        """The content of the file."""
         return to_document(self.records, self._plan, self.finished)
 
     def _compare(self, found: Any) -> None:
-        """Raises unless the file's plan is this one's, or that of fewer targets."""
+        """Raises unless the file's plan is the same, or has fewer targets."""
         found = dict(found) if isinstance(found, dict) else {}
         names = sorted(set(self._plan) | set(found))
         for name in names:

@@ -1,4 +1,4 @@
-"""What tells one attack, and one result, from another."""
+"""Keys that identify attacks and results."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -8,13 +8,13 @@ from parl_tf.errors import InputError
 
 
 class Hyperparameters(Mapping[str, Any]):
-    """Hyperparameters of an attack, to compare and to look up by.
+    """Hyperparameters of an attack, comparable and hashable.
 
-    They are equal if their names and values are, in whatever order they were given. Numbers
-    compare by value, as in Python: 1 equals 1.0.
+    They are equal if their names and values are, regardless of order. Numbers compare by value, as
+    in Python: 1 equals 1.0.
 
     Args:
-        values: Numbers, texts, booleans or None by name.
+        values: Numbers, text, booleans or None, by name.
 
     Raises:
         InputError: A value is a list or a mapping.
@@ -66,7 +66,7 @@ class AttackKey:
         """The key of an attack with these hyperparameters.
 
         Raises:
-            InputError: What `Hyperparameters` refuses.
+            InputError: A value is a list or a mapping.
         """
         return cls(name, Hyperparameters(hyperparameters))
 
@@ -75,11 +75,11 @@ class AttackKey:
 
 
 CLEAN = AttackKey.of("clean", {})
-"""What stands for the attack of a result on clean images."""
+"""The attack of a result on clean images."""
 
 
 class RecordKey(NamedTuple):
-    """What tells a record apart from the others of one evaluation; models by name."""
+    """Identifies a record within one evaluation; models by name."""
 
     target: str
     threat_model: str

@@ -1,4 +1,4 @@
-"""One result of an evaluation, from which tables and figures follow."""
+"""Records of evaluation results, from which tables and figures are made."""
 
 import dataclasses
 import math
@@ -18,7 +18,7 @@ THREAT_MODELS = ("clean", "black_box", "white_box")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What a record says of a model.
+    """The description of a model in a record.
 
     Attributes:
         name: Its name in tables.
@@ -26,7 +26,7 @@ class ModelCard:
         config: Configuration of the run that trained it; None for a bare Keras file.
 
     Raises:
-        InputError: Another kind of configuration.
+        InputError: `config` is neither a `RunConfig` nor None.
     """
 
     name: str
@@ -44,10 +44,10 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, value: Any) -> "ModelCard":
-        """The card that `to_json` made a JSON value of, in this version or an older one.
+        """The card in a JSON value that `to_json` returned, in this version or an older one.
 
         Raises:
-            InputError: Something is missing, unknown or of another type.
+            InputError: A field is missing, unknown or of the wrong type.
         """
         card = json_object("the card of a model", value)
         check_names(card, ("name", "fingerprint"), ("config",))
@@ -60,27 +60,27 @@ class ModelCard:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-    """How one target did on one set of images: clean, or attacked in one way.
+    """The result of one target on one set of images: clean, or under one attack.
 
     Attributes:
         target: The evaluated model.
         threat_model: "clean"; "black_box", crafted on the surrogate; or "white_box", crafted on
             the target itself.
-        surrogate: The model that the examples were crafted on, if another one.
-        protocol: Name of the protocol that the record is part of; "custom" for none.
+        surrogate: The model that the examples were crafted on, if not the target.
+        protocol: Name of the protocol that the record belongs to; "custom" for none.
         attack: Name of the attack; "clean" for none.
-        hyperparameters: Those of the attack.
+        hyperparameters: Hyperparameters of the attack.
         epsilon: Radius of the ball in pixel units of [0, 1]; 0 for clean images.
-        correct: For each restart a 0 or 1 for each image: whether the majority vote was right.
-        mean_right: For each restart, part of the images that the mean probability gets right.
-        tied: For each restart, part of the votes that were tied.
-        unmoved: For each restart, part of the images that the attack returned as they were.
-        seed: Seed of the attack's draws.
+        correct: For each restart, a 0 or 1 per image: whether the majority vote is right.
+        mean_right: For each restart, the fraction of images that the mean probability gets right.
+        tied: For each restart, the fraction of votes that were tied.
+        unmoved: For each restart, the fraction of images that the attack returned unchanged.
+        seed: Seed of the attack's random draws.
         batch_size: Images attacked at a time.
-        seconds: Wall time of crafting and judging; crafting is shared by the targets of a
+        seconds: Wall time of crafting and evaluation; crafting is shared by the targets of a
             surrogate.
-        data: What the images are: `fingerprint` of exactly these, `num_examples`, and, where
-            known, name and fingerprint of the data set and how they were drawn.
+        data: Description of the images: their own `fingerprint`, `num_examples`, and, where known,
+            name and fingerprint of the data set and how they were drawn.
         versions: Versions of the packages.
 
     Example:
@@ -117,7 +117,7 @@ class Record:
 
     @property
     def accuracy(self) -> float:
-        """Part of the images that the vote gets right, the mean over restarts."""
+        """Fraction of images that the vote gets right, averaged over restarts."""
         return float(np.mean(self.correct))
 
     @property
@@ -127,22 +127,22 @@ class Record:
 
     @property
     def worst_case_accuracy(self) -> float:
-        """Part of the images that the vote gets right after every restart."""
+        """Fraction of images that the vote gets right after every restart."""
         return float(self.survived.mean())
 
     @property
     def mean_probability_accuracy(self) -> float:
-        """Part of the images that the mean probability gets right, the mean over restarts."""
+        """Fraction of images that the mean probability gets right, averaged over restarts."""
         return float(np.mean(self.mean_right))
 
     @property
     def tie_rate(self) -> float:
-        """Part of the votes that were tied, the mean over restarts."""
+        """Fraction of votes that were tied, averaged over restarts."""
         return float(np.mean(self.tied))
 
     @property
     def attack_key(self) -> AttackKey:
-        """The attack with its hyperparameters, to compare.
+        """The key of the attack with its hyperparameters.
 
         Raises:
             InputError: A hyperparameter is a list or a mapping.
@@ -151,7 +151,7 @@ class Record:
 
     @property
     def key(self) -> RecordKey:
-        """What tells a record apart from the others of one evaluation."""
+        """Identifies the record within one evaluation."""
         crafted_on = self.surrogate.name if self.surrogate else None
         return RecordKey(
             self.target.name, self.threat_model, crafted_on, self.attack_key, self.epsilon
@@ -161,8 +161,8 @@ class Record:
 def to_json(record: Record) -> dict[str, Any]:
     """A record as a JSON value.
 
-    Masks are packed: each a string of hexadecimal digits, four images a digit, the first image
-    in the highest bit. Accuracies come with them, for readers without this package.
+    Masks are packed into strings of hexadecimal digits, four images per digit, the first image in
+    the highest bit. Accuracies are included for readers without this package.
     """
     value = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
     value["target"] = record.target.to_json()
@@ -176,10 +176,10 @@ def to_json(record: Record) -> dict[str, Any]:
 
 
 def from_json(value: Any) -> Record:
-    """The record that `to_json` made a JSON value of.
+    """The record in a JSON value that `to_json` returned.
 
     Raises:
-        InputError: Something is missing, of another type, or contradicts the rest.
+        InputError: A field is missing, of the wrong type, or contradicts another one.
     """
     try:
         given = {field.name: value[field.name] for field in dataclasses.fields(Record)}
@@ -193,14 +193,14 @@ def from_json(value: Any) -> Record:
         _check(record)
         for name in ("accuracy", "worst_case_accuracy"):
             if not math.isclose(value[name], getattr(record, name), abs_tol=1e-12):
-                raise ValueError(f"{name} is not that of its masks")
+                raise ValueError(f"{name} does not match the masks")
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise InputError(f"Expected a result record. Received one with: {error!r}.") from error
     return record
 
 
 def _unpack(mask: str, count: object) -> list[int]:
-    """Bits of hexadecimal digits."""
+    """The bits of a packed mask."""
     packed = np.frombuffer(bytes.fromhex(mask), "uint8")
     if type(count) is not int or count < 1 or len(packed) != -(-count // 8):
         raise ValueError(f"a mask of {len(packed)} bytes for {count!r} examples")
@@ -212,7 +212,7 @@ def _unpack(mask: str, count: object) -> list[int]:
 
 
 def _check(record: Record) -> None:
-    """Raises ValueError unless the parts of a record are what they should be."""
+    """Raises ValueError unless the fields of a record are valid and consistent."""
     texts = [record.protocol, record.attack]
     if not all(isinstance(text, str) and text for text in texts):
         raise ValueError(f"names that are not text: {texts}")
@@ -233,7 +233,7 @@ def _check(record: Record) -> None:
     for name in ("mean_right", "tied", "unmoved"):
         parts = getattr(record, name)
         if len(parts) != len(record.correct) or not all(0 <= part <= 1 for part in parts):
-            raise ValueError(f"{name} is not a part for each restart")
+            raise ValueError(f"{name} is not a fraction for each restart")
     objects = (record.hyperparameters, record.data, record.versions)
     if not all(isinstance(part, dict) for part in objects):
         raise ValueError("hyperparameters, data or versions that are not objects")
@@ -243,11 +243,12 @@ def _check(record: Record) -> None:
     if type(record.seed) is not int or type(record.batch_size) is not int:
         raise ValueError(f"seed {record.seed!r}, batch size {record.batch_size!r}")
     if not (record.seed >= 0 and record.batch_size >= 1 and 0 <= record.seconds < math.inf):
-        raise ValueError(f"seed, batch size or seconds below their values: {record.seconds!r}")
+        numbers = (record.seed, record.batch_size, record.seconds)
+        raise ValueError(f"seed, batch size or seconds out of range: {numbers}")
 
 
 def survived_all(records: Sequence[Record]) -> np.ndarray:
-    """Which images survive all of some records of one target: bool array (images,).
+    """Bool array (images,): which images survive in all of the given records of one target.
 
     Raises:
         InputError: No records, or records of different targets or images.

@@ -1,4 +1,4 @@
-"""The way in which a model was trained, as tables and figures tell models apart."""
+"""Training settings, by which tables and figures distinguish models."""
 
 import dataclasses
 import functools
@@ -28,10 +28,10 @@ def sanitized(text: object) -> str:
 @functools.total_ordering
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A way of training, without the seed: what has a row in a table and a line in a figure.
+    """How a model was trained, apart from the seed: a row in a table, a line in a figure.
 
-    Settings are sorted in the order of the tables: the paper's, TRS, Guardian, PARL by falling
-    number of layers, others by label; then all of these with adversarial training.
+    Settings sort in the order of the tables: the paper's, TRS, Guardian, PARL by decreasing number
+    of layers, others by label; then all of these with adversarial training.
 
     Attributes:
         method: Name of the training method; "" for a model without a configuration.
@@ -47,7 +47,7 @@ class Setting:
 
     @classmethod
     def of(cls, card: ModelCard) -> "Setting":
-        """The setting of a model that a record is of."""
+        """The setting of a model in a record."""
         config = card.config
         if config is None:
             return cls(name=sanitized(card.name))
@@ -60,7 +60,7 @@ class Setting:
 
     @property
     def label(self) -> str:
-        """What tables and figures call it, such as "PARL/7 + AT"."""
+        """Its name in tables and figures, such as "PARL/7 + AT"."""
         label = self.name or _METHODS.get(self.method, self.method)
         if self.num_layers is not None:
             label += f"/{self.num_layers}"
@@ -80,7 +80,7 @@ class Setting:
 
     @property
     def _rank(self) -> tuple[bool, int, int, str, str]:
-        """Where it stands; the same for equal settings only."""
+        """The sort key; equal only for equal settings."""
         plain = dataclasses.replace(self, adversarially_trained=False)
         layers = self.num_layers or 0
         if plain in PAPER_SETTINGS:

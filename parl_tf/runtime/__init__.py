@@ -1,1 +1,1 @@
-"""What the package runs on: Keras's backend, devices, replicas, determinism."""
+"""The runtime environment: Keras's backend, devices, replicas and determinism."""

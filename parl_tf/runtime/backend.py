@@ -1,7 +1,7 @@
 """Which backend Keras uses, determined without importing Keras.
 
-Under another backend the import of Keras may fail, or this package may fail much later, when a run
-folder has already been created.
+With another backend, importing Keras may fail, or this package may fail much later, after a run
+folder has been created.
 """
 
 import json
@@ -24,7 +24,7 @@ def check_backend() -> None:
     backend, chosen_by, remedy = _chosen()
     if backend != _NEEDED:
         raise BackendError(
-            f"parl_tf needs Keras with the backend {_NEEDED!r}, and {chosen_by} {backend!r}: "
+            f"parl_tf needs Keras with the backend {_NEEDED!r}, but {chosen_by} {backend!r}: "
             f"{remedy}."
         )
 

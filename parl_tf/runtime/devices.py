@@ -14,7 +14,7 @@ from parl_tf.runtime.replicas import num_replicas
 def spread_over(num_devices: int) -> Iterator[None]:
     """A context in which models are created and trained on several devices.
 
-    These are the first GPUs. Without a GPU the CPU is split into logical devices, which is no
+    The first GPUs are used. Without a GPU, the CPU is split into logical devices, which is no
     faster but lets you try things out.
 
     Args:
@@ -65,7 +65,7 @@ def _devices(number: int) -> list[str]:
             tf.config.set_logical_device_configuration(cpu, parts)
         except RuntimeError:
             raise InputError(
-                f"Expected to be asked for {number} devices before TensorFlow computes anything. "
-                "Received: a process in which it already uses the CPU as one device."
+                f"Expected {number} devices to be requested before TensorFlow computes anything. "
+                "Received: a process in which it already uses the CPU as fewer devices."
             ) from None
     return [f"CPU:{index}" for index in range(number)]

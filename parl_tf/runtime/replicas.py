@@ -1,7 +1,7 @@
 """Communication between the replicas of a distribution strategy within a training step.
 
-With one replica the whole batch is its own part. With several, every replica must call the
-functions of tensors in the same order, outside of loops and conditionals of the graph.
+With one replica, its part is the whole batch. With several, every replica must call the functions
+of tensors in the same order, outside loops and conditionals of the graph.
 """
 
 from collections.abc import Iterable, Sequence
@@ -70,9 +70,9 @@ def equal_parts(part: tf.Tensor) -> tf.Tensor:
 
 
 def finite_together(gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Gradients, set to NaN on every replica if those of one are not finite.
+    """Gradients, set to NaN on every replica if any replica's are not finite.
 
-    Keras looks at one replica only when it decides whether to skip a half-precision step.
+    Keras checks only one replica when it decides whether to skip a half-precision step.
     """
     if num_replicas() == 1:
         return list(gradients)
@@ -86,7 +86,7 @@ def check_distribution(model: Any, layers: Iterable[tuple[str, keras.Layer]]) ->
 
     Args:
         model: A compiled Keras model.
-        layers: All layers in it, each behind the name of the member that it is in.
+        layers: All its layers, each preceded by the name of its member.
     """
     strategy = model.distribute_strategy
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
@@ -135,6 +135,6 @@ def _check_layer(layer: keras.Layer, member: str) -> None:
     if any(getattr(layer, name, None) is not None for name in ("seed_generator", "generator")):
         raise InputError(
             "Expected members without random layers under a strategy with several replicas, as "
-            f"they draw differently than for the whole batch. Received: {layer.name!r}, a "
-            f"{type(layer).__name__}, in {member!r}."
+            "each replica draws its own numbers, unlike one device for the whole batch. Received: "
+            f"{layer.name!r}, a {type(layer).__name__}, in {member!r}."
         )

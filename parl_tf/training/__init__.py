@@ -1,1 +1,1 @@
-"""From a recipe to a trained ensemble in a run folder, and on from where it stopped."""
+"""Training by a recipe into a run folder, and continuing interrupted runs."""

@@ -1,4 +1,4 @@
-"""The batches of a run: to train on from an epoch on, and to validate on."""
+"""The training and validation batches of a run."""
 
 import math
 
@@ -16,15 +16,15 @@ from parl_tf.training.recipes import Recipe
 def batches_to_train_on(
     ensemble: Ensemble, dataset: Dataset, recipe: Recipe, seed: int, initial_epoch: int
 ) -> tf.data.Dataset:
-    """The batches that an ensemble is trained on, from an epoch on.
+    """The batches that an ensemble is trained on, starting at `initial_epoch`.
 
     Raises:
-        InputError: A batch size that the number of devices does not divide, or what the batches
-            refuse.
+        InputError: The batch size is not divisible by the number of devices, or the data set and
+            the recipe do not allow such batches.
     """
     if recipe.batch_size % num_replicas():
         raise InputError(
-            f"Expected a batch_size that the number of devices, {num_replicas()}, divides. "
+            f"Expected a batch_size divisible by the number of devices, {num_replicas()}. "
             f"Received: {recipe.batch_size}."
         )
     make_batches = paired_batches if ensemble.uses_partners else training_batches
@@ -43,7 +43,7 @@ def batches_to_validate_on(split: Split) -> tf.data.Dataset | None:
     """Batches to validate on, or None for an empty split.
 
     Raises:
-        InputError: Fewer examples than devices.
+        InputError: There are fewer examples than devices.
     """
     if not len(split):
         return None
@@ -57,6 +57,6 @@ def batches_to_validate_on(split: Split) -> tf.data.Dataset | None:
 
 
 def _reaches_all(count: int, batch_size: int) -> bool:
-    """Whether every replica gets a part of the last batch, the first ones the larger parts."""
+    """Whether every replica gets part of the last batch when it is split unevenly."""
     rest, replicas = min(count, count % batch_size or batch_size), num_replicas()
     return rest > math.ceil(rest / replicas) * (replicas - 1)

@@ -1,4 +1,4 @@
-"""What a recipe comes to: its ensemble, with all that networks decide by default, and optimizer."""
+"""The ensemble and the optimizer of a recipe, with the network's defaults filled in."""
 
 import dataclasses
 import inspect
@@ -28,18 +28,18 @@ def build_ensemble(
 
     Args:
         method: Name of a training method.
-        dataset: Decides image shape, classes and normalisation.
-        recipe: Decides the members' network; as for `train`.
-        num_members: How many members.
-        seed: Members' initial weights follow from it, different for every pair of seed and
-            member, and what the method draws while training.
+        dataset: Determines image shape, classes and normalisation.
+        recipe: Determines the members' network; as for `train`.
+        num_members: Number of members.
+        seed: Determines the members' initial weights, which differ for every pair of seed and
+            member, and the method's random draws in training.
         **arguments: Keyword arguments of the method's class.
 
     Returns:
         The ensemble, not compiled.
 
     Raises:
-        InputError: An unknown method, or what its class refuses.
+        InputError: The method is unknown, or its class rejects an argument.
 
     Example:
         >>> recipe = parl_tf.Recipe(network="resnet8")
@@ -72,21 +72,21 @@ def build_ensemble(
 
 
 def resolved(recipe: Recipe) -> Recipe:
-    """A recipe that leaves nothing to its network's defaults."""
+    """A recipe with its network's defaults filled in."""
     if recipe.kernel_penalty is not None:
         return recipe
     parameters = inspect.signature(NETWORKS[recipe.network]).parameters
     return dataclasses.replace(recipe, kernel_penalty=parameters["kernel_penalty"].default)
 
 
-def optimizer_of(recipe: Recipe, steps_an_epoch: int) -> keras.optimizers.Optimizer:
-    """The optimizer of a recipe, with its schedule."""
-    steps = recipe.epochs * steps_an_epoch
+def optimizer_of(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """The optimizer of a recipe, with its learning rate schedule."""
+    steps = recipe.epochs * steps_per_epoch
     rate: keras.optimizers.schedules.LearningRateSchedule | float = recipe.learning_rate
     if recipe.decay_at is None:
         rate = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, steps)
     elif recipe.decay_at:
-        # A rate holds up to and with its boundary; the first step is number 0.
+        # A rate applies up to and including its boundary; steps are counted from 0.
         boundaries = [round(part * steps) - 1 for part in recipe.decay_at]
         rates = [recipe.learning_rate / 10**number for number in range(len(boundaries) + 1)]
         rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates)
@@ -96,6 +96,6 @@ def optimizer_of(recipe: Recipe, steps_an_epoch: int) -> keras.optimizers.Optimi
 
 
 def _member_seeds(seed: int, num_members: int) -> list[int]:
-    """A seed for each member, unlike those of every other `seed`."""
+    """A seed for each member, different for every `seed`."""
     children = np.random.SeedSequence(seed).spawn(num_members)
     return [int(child.generate_state(1)[0]) for child in children]

@@ -1,4 +1,4 @@
-"""Continuing a training that was interrupted, after its last whole epoch."""
+"""Checkpoints after each epoch, and continuing an interrupted run from the last one."""
 
 import logging
 import math
@@ -24,10 +24,10 @@ _log = logging.getLogger(__name__)
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Leaves the model, with its optimizer, in a run folder at the end of each epoch.
+    """Saves the model, with its optimizer, to a run folder at the end of each epoch.
 
-    An epoch whose loss is not finite leaves the checkpoint before it. Put it after all other
-    callbacks: what they do at the end of an epoch is not done again when a run continues.
+    An epoch whose loss is not finite is not saved. Put this callback after all others: what they
+    do at the end of an epoch is not repeated when a run continues.
 
     Args:
         folder: The run folder.
@@ -38,23 +38,24 @@ class Checkpoints(keras.callbacks.Callback):
         self._folder = pathlib.Path(folder)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Saves, and then removes the checkpoint before."""
+        """Saves a checkpoint, and removes all but the last two."""
         if math.isfinite((logs or {}).get("loss", 0.0)):
             save_checkpoint(self._folder, self.model, epoch + 1)
 
 
 def continue_run(folder: str | os.PathLike, config: RunConfig) -> tuple[Ensemble, int] | None:
-    """Takes up an unfinished run where its last checkpoint left it.
+    """Restores an unfinished run from its last usable checkpoint.
 
-    Lines of the history beyond it are dropped. Other reasons to begin anew than a folder without
-    checkpoints are logged as warnings.
+    Lines of the history beyond it are dropped. A warning is logged for a checkpoint that cannot be
+    used, and for checkpoints of another configuration.
 
     Args:
-        folder: The run folder, or where one is to be.
-        config: What the run is to be; that in the folder must be equal, up to versions and commit.
+        folder: The run folder, which need not exist.
+        config: Configuration of the run; the folder's must equal it, except for versions and
+            commit.
 
     Returns:
-        The ensemble, compiled as it was, and the number of epochs that it has been trained for;
+        The ensemble, compiled as before, and the number of epochs that it has been trained for;
         None if there is nothing to continue.
     """
     folder = pathlib.Path(folder)
@@ -62,12 +63,12 @@ def continue_run(folder: str | os.PathLike, config: RunConfig) -> tuple[Ensemble
     if not checkpoints:
         return None
     try:
-        begun = read_config(folder)
+        stored = read_config(folder)
     except (MissingFileError, UnreadableFileError):
         return None
-    if others := begun.differences(config):
+    if others := stored.differences(config):
         _log.warning(
-            "%s: beginning anew, because what was begun there has another %s.",
+            "%s: starting over, because the run there differs in its %s.",
             folder,
             " and ".join(others),
         )
@@ -78,16 +79,16 @@ def continue_run(folder: str | os.PathLike, config: RunConfig) -> tuple[Ensemble
             ensemble = _read_ensemble(checkpoints[epochs])
             cut_history(folder, epochs)
         except UnreadableFileError as error:
-            _log.warning("%s: no continuing after epoch %d. %s", folder, epochs, error)
+            _log.warning("%s: cannot continue after epoch %d. %s", folder, epochs, error)
         else:
-            versions = dict(begun.versions), dict(config.versions)
+            versions = dict(stored.versions), dict(config.versions)
             if versions[0] != versions[1]:
-                _log.warning("%s was begun with other versions: %s, now %s.", folder, *versions)
-            elif begun.commit != config.commit:
-                commits = begun.commit or "no known one", config.commit or "no known one"
-                _log.info("%s was begun with another commit: %s, now %s.", folder, *commits)
+                _log.warning("%s was started with other versions: %s, now %s.", folder, *versions)
+            elif stored.commit != config.commit:
+                commits = stored.commit or "unknown", config.commit or "unknown"
+                _log.info("%s was started with another commit: %s, now %s.", folder, *commits)
             return ensemble, epochs
-    _log.warning("%s: beginning anew.", folder)
+    _log.warning("%s: starting over.", folder)
     return None
 
 

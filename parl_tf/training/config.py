@@ -1,4 +1,4 @@
-"""What a run is, as its folder and the records of its results say. Imports no TensorFlow."""
+"""The configuration of a run, as stored in its folder and in records. Imports no TensorFlow."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -16,7 +16,7 @@ from parl_tf.training.migration import FORMAT, migrated
 from parl_tf.training.recipes import Recipe
 
 OWN_START = "start"
-"""Folder, in that of a run which needs a trained ensemble to begin from, of its own one."""
+"""Subfolder of a run for the ensemble that the run itself trains to start from."""
 _MOST_MEMBERS, _MOST_DEVICES, _LARGEST_SEED = 1000, 256, 2**31 - 1
 _UNCOMPARED = ("versions", "commit")
 
@@ -27,10 +27,10 @@ class TrainingData:
 
     Attributes:
         name: Name of the data set.
-        fingerprint: Hash of its content, before any cut.
-        train_examples: How many members are trained on.
-        validation_examples: How many are kept for validation.
-        seed: What decided the cut; None if it is not known.
+        fingerprint: Hash of the whole data set, before the split.
+        train_examples: Number of training examples.
+        validation_examples: Number of validation examples.
+        seed: Seed of the split; None if unknown.
     """
 
     name: str
@@ -50,12 +50,12 @@ class TrainingData:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Start:
-    """The trained ensemble whose weights a run begins from.
+    """The trained ensemble whose weights a run starts from.
 
     Attributes:
-        run: Run folder or Keras file; "start" for the folder `start` in that of the run.
-        method: Method of that run; None if it is not known.
-        seed: Seed of that run; None if it is not known.
+        run: Run folder or Keras file; "start" for the run's own subfolder `start`.
+        method: Method of that run; None if unknown.
+        seed: Seed of that run; None if unknown.
     """
 
     run: str
@@ -71,34 +71,35 @@ class Start:
 
     @property
     def is_own(self) -> bool:
-        """Whether the run trains its start itself."""
+        """Whether the run itself trains this ensemble."""
         return self == Start(run=OWN_START)
 
     def to_json(self) -> dict[str, Any]:
-        """What is known of the start, as a JSON value."""
+        """The known fields, as a JSON value."""
         return {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """What a run is: everything that its weights follow from, and where it was trained.
+    """Everything that determines a run's weights, and what it was trained with.
 
     Attributes:
         method: Name of the training method.
         arguments: The resolved keyword arguments of its class, as JSON values.
         num_members: Number of members.
-        seed: What initial weights, order, augmentation and the method's draws follow from.
-        recipe: How it is trained, the members' network among it.
-        start_from: What it begins from; None for initial weights.
-        dataset: What it is trained on.
-        deterministic: Whether it gives the same bits every time.
+        seed: Determines initial weights, order of examples, augmentation and the method's random
+            draws.
+        recipe: How it is trained, including the members' network.
+        start_from: The ensemble that it starts from; None for random initial weights.
+        dataset: The data that it is trained on.
+        deterministic: Whether it is reproducible bit for bit.
         devices: Number of devices that it is trained on.
-        versions: Versions of this package and of those whose numerics it depends on.
-        commit: Commit of the checkout of this package, with "-dirty" behind it if tracked files
-            were changed; None for an installed package, or if it is not known.
+        versions: Versions of this package and of the packages that numerical results depend on.
+        commit: Commit of the checkout of this package, followed by "-dirty" if tracked files were
+            changed; None for an installed package, or if unknown.
 
     Raises:
-        InputError: A field outside its values; the message names it.
+        InputError: A field has an invalid value; the message names the field.
     """
 
     method: str
@@ -139,7 +140,7 @@ class RunConfig:
         return bool(self.arguments.get("adversarial_training"))
 
     def differences(self, other: "RunConfig") -> list[str]:
-        """Names of the fields in which another run is another one, versions and commit aside."""
+        """Names of the fields that differ in another configuration, except versions and commit."""
         compared = (field.name for field in dataclasses.fields(self))
         return [
             name
@@ -148,7 +149,7 @@ class RunConfig:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """The configuration as a JSON value, with the number of its format."""
+        """The configuration as a JSON value, with its format number."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {
             "format": FORMAT,
@@ -162,11 +163,11 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, value: Any) -> "RunConfig":
-        """The configuration that this or an older version made a JSON value of.
+        """The configuration in a JSON value that this version or an older one wrote.
 
         Raises:
-            InputError: A newer version's; or a field that is missing, unknown or outside its
-                values, by name.
+            InputError: A newer version wrote it, or a field is missing, unknown or invalid; the
+                message names the field.
         """
         given = migrated(json_object("the configuration of a run", value))
         del given["format"]
@@ -194,7 +195,7 @@ def _names_of(kind: type) -> list[str]:
 def _part(
     name: str, value: object, required: Collection[str], optional: Collection[str] = ()
 ) -> dict[str, Any]:
-    """The fields of an object within a configuration."""
+    """The fields of an object nested in a configuration."""
     part = json_object(name, value)
     check_names(part, required, optional, of=f"{name}.")
     return part

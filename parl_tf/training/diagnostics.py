@@ -1,4 +1,4 @@
-"""How differently members look at images, measured the same way whatever they were trained by."""
+"""Diversity of the members during training, measured in the same way for every method."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from parl_tf.graphs.input_gradients import layer_gradient_cosines, loss_gradient
 
 
 class DiversityDiagnostics(keras.callbacks.Callback):
-    """Adds two measures of diversity to each epoch's history, for any method alike.
+    """Adds two measures of diversity to each epoch's history, the same for every method.
 
     `gradient_cosine`: the mean, over examples and pairs of members, of the cosine of their loss
     gradients, which transfer depends on. `parl_penalty`: PARL's penalty with its default
@@ -26,11 +26,11 @@ class DiversityDiagnostics(keras.callbacks.Callback):
         images: Array (n, height, width, channels), pixels in [0, 1], the same in every epoch.
         labels: Integer array (n,), the true classes.
         num_layers: How many layers `parl_penalty` compares.
-        batch_size: Images at a time.
+        batch_size: Images per batch.
 
     Raises:
-        InputError: Images or labels that are not as described; when training begins, a model that
-            is not an `Ensemble`, or members with fewer convolutions than `num_layers`.
+        InputError: Images or labels are not as described; when training begins, the model is not
+            an `Ensemble`, or its members have fewer convolutions than `num_layers`.
 
     Example:
         >>> recipe = parl_tf.Recipe(network="resnet8")
@@ -58,7 +58,7 @@ class DiversityDiagnostics(keras.callbacks.Callback):
         self._measure: Any = None
 
     def set_model(self, model: Ensemble) -> None:
-        """Prepares the graph of the measures on a model's members."""
+        """Builds the graph that measures a model's members."""
         super().set_model(model)
         if not isinstance(model, Ensemble):
             raise InputError(f"Expected an Ensemble to measure. Received: {model!r}.")
@@ -75,7 +75,7 @@ class DiversityDiagnostics(keras.callbacks.Callback):
         self._measure = tf.function(measure, reduce_retracing=True)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Measures, and adds to what the epoch reports."""
+        """Adds the measures to the epoch's logs."""
         batches = tf.data.Dataset.from_tensor_slices(
             (self._examples.images, self._examples.labels)
         ).batch(self._batch_size)

@@ -1,4 +1,4 @@
-"""Stopping a training whose loss is not a number any more."""
+"""Stopping training when it diverges."""
 
 import math
 from typing import Any, NoReturn
@@ -10,10 +10,10 @@ from parl_tf.errors import DivergedError
 
 
 class StopWhenDiverged(keras.callbacks.Callback):
-    """Ends `fit` with an error at the first step whose loss is infinite or NaN.
+    """Ends `fit` with an error when the loss or a weight becomes infinite or NaN.
 
-    So does an epoch that leaves weights which are. Put it before the callbacks that write: nothing
-    is written for the epoch that it happens in, and the checkpoint before it stays.
+    The loss is checked after each step, the weights after each epoch. Put this callback before
+    those that write: then nothing is written for that epoch, and the previous checkpoint is kept.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class StopWhenDiverged(keras.callbacks.Callback):
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Looks at the mean loss of the epoch so far.
+        """Checks the mean loss of the epoch so far.
 
         Raises:
             DivergedError: It is not finite.
@@ -33,25 +33,25 @@ class StopWhenDiverged(keras.callbacks.Callback):
         loss = float((logs or {}).get("loss", 0.0))
         if not math.isfinite(loss):
             step = f"epoch {self._epoch + 1}, step {batch + 1}"
-            # Only the package's own ensembles know.
+            # Only the package's own ensembles have this attribute.
             if getattr(self.model, "inputs_checked", False):
                 where = (
-                    "The images, labels and sample weights of that batch, and of all before it, "
-                    "are valid: it is the training that diverged."
+                    "The images, labels and sample weights of that batch and of all earlier ones "
+                    "are valid: the training itself diverged."
                 )
             else:
                 where = (
-                    f"The batches of this data set cannot be checked on their way: look at batch "
+                    "The batches of this data set cannot be checked during training: search batch "
                     f"{batch + 1} of that epoch for NaN, pixels outside [0, 1] (divide by 255 "
-                    "first) and labels that are no class."
+                    "first) and labels that are not classes."
                 )
             self._end(f"The loss became {loss} in {step}. {where}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Looks at the weights, which the last step's loss says nothing of.
+        """Checks the weights, as the last loss was computed before the last update.
 
         Raises:
-            DivergedError: One is not finite.
+            DivergedError: A weight is not finite.
         """
         for variable in self.model.variables:
             is_float = variable.dtype.startswith(("float", "bfloat"))
@@ -61,6 +61,6 @@ class StopWhenDiverged(keras.callbacks.Callback):
     def _end(self, what: str) -> NoReturn:
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         raise DivergedError(
-            f"{what} Try a learning rate below {rate:.3g}. The checkpoint of the epoch before, if "
-            "there was one, is kept."
+            f"{what} Try a learning rate below {rate:.3g}. The previous epoch's checkpoint, if "
+            "any, is kept."
         )

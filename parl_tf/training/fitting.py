@@ -1,4 +1,4 @@
-"""From a recipe to a trained ensemble in a run folder."""
+"""Training an ensemble by a recipe into a run folder."""
 
 import logging
 import os
@@ -54,41 +54,44 @@ def train(
     verbose: str | int = "auto",
     begin_anew: bool = True,
 ) -> Ensemble:
-    """Trains an ensemble and leaves it in a run folder.
+    """Trains an ensemble and saves it in a run folder.
 
-    A run that was interrupted is continued by the same call, after its last whole epoch, and
-    ends as if it had not been. Within the scope of a `MirroredStrategy` (or of
-    `parl_tf.spread_over`) it is trained on all its devices, to the same weights but for rounding.
+    The same call continues an interrupted run after its last complete epoch; the result is as if
+    it had not been interrupted. Within the scope of a `MirroredStrategy` (or of
+    `parl_tf.spread_over`) it is trained on all devices, to the same weights up to rounding.
 
     Args:
         method: Name of a training method.
         dataset: What to train and validate on. Diversity is measured on its first validation
             images, or training images if it has none.
-        out: The run folder to make: `config.json`, `history.csv` (a line an epoch, written at its
-            end), checkpoints of the last two epochs and, once trained, `model.keras` instead. An
-            unfinished run there is continued if its configuration is the same, else begun anew.
-        recipe: How to train, or its name; None for the recipe of the method's authors.
-        num_members: How many members.
-        seed: Decides initial weights, order, augmentation and what the method draws.
-        start_from: Run folder or Keras file whose members' weights to begin from. A method that
-            needs one (DVERGE) and is given none trains an unprotected ensemble first, by the same
-            recipe, in the folder `start` of its own.
+        out: The run folder to create, with `config.json`, `history.csv` (one line per epoch) and
+            checkpoints of the last two epochs, which `model.keras` replaces at the end. An
+            unfinished run there is continued if its configuration is the same; otherwise the run
+            starts over.
+        recipe: A recipe or its name; None for the recipe of the method's authors.
+        num_members: Number of members.
+        seed: Determines initial weights, order of examples, augmentation and the method's random
+            draws.
+        start_from: Run folder or Keras file whose members' weights to start from. Without one, a
+            method that needs it (DVERGE) first trains an unprotected ensemble by the same recipe,
+            in the subfolder `start`.
         arguments: Keyword arguments of the method's class.
-        callbacks: Further Keras callbacks, or one. What they keep to themselves is not continued.
+        callbacks: Additional Keras callbacks, or one. Their state is not restored when a run
+            continues.
         verbose: As for `fit`.
-        begin_anew: Whether to begin again where checkpoints are there and none can be continued.
+        begin_anew: Whether to start over if there are checkpoints but none can be continued.
 
     Returns:
         The trained ensemble.
 
     Raises:
-        InputError: An argument that cannot be used, or a start of another network, number of
-            classes or number of members.
-        ExistingRunError: `out` holds a finished run, or something that is not a run; another
-            process is at work in it; its checkpoints cannot be continued and are not to be
-            thrown away; or the start in it is of another training or another network.
-        MissingFileError: Nothing to start from at `start_from`.
-        UnreadableFileError: What is there cannot be read.
+        InputError: An argument is invalid, or the ensemble to start from has another network,
+            number of classes or number of members.
+        ExistingRunError: `out` holds a finished run or something that is not a run; another
+            process is using it; its checkpoints cannot be continued and `begin_anew` is False; or
+            its subfolder `start` holds another training or another network.
+        MissingFileError: There is no finished run or Keras file at `start_from`.
+        UnreadableFileError: A file there, or in the subfolder `start`, cannot be read.
         DivergedError: The loss became infinite or NaN; the run stays unfinished.
 
     Example:
@@ -115,7 +118,7 @@ def train(
     started = _started(ensemble, start_from, seed)
     config = _configuration(method, ensemble, dataset, recipe, seed, started)
     own_start = folder / OWN_START if started and started.is_own else None
-    batches_to_train_on(ensemble, dataset, recipe, seed, 0)  # what these refuse ends here
+    batches_to_train_on(ensemble, dataset, recipe, seed, 0)  # both raise before anything is written
     batches_to_validate_on(dataset.validation)
     with locked(folder):
         check_can_begin(folder)  # another process may just have finished it
@@ -123,11 +126,11 @@ def train(
         if continued is None and not begin_anew and find_checkpoints(folder):
             raise ExistingRunError(
                 f"None of the checkpoints in {folder} can be continued; nothing was changed. "
-                "parl-train with the run's own options begins anew there."
+                "To start over, run parl-train with the options of that run."
             )
         ensemble, epoch = continued or (ensemble, 0)
         batches = batches_to_train_on(ensemble, dataset, recipe, seed, epoch)
-        # What is read from a file is compiled again: whether by XLA depends on the machine.
+        # A loaded ensemble is compiled again, as the use of XLA depends on the machine.
         ensemble.compile(
             optimizer=ensemble.optimizer if continued else optimizer_of(recipe, len(batches)),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -147,13 +150,13 @@ def train(
 
 
 def _started(ensemble: Ensemble, start_from: str | os.PathLike | None, seed: int) -> Start | None:
-    """Gives an ensemble the weights that it begins from, if named; what a configuration says."""
+    """Copies the weights at `start_from`, if given; returns the value for the configuration."""
     if start_from is None:
         return Start(run=OWN_START) if ensemble.needs_start else None
     started = begin_from(ensemble, start_from)
     if started.seed != seed:
         _log.warning(
-            "%s was trained from another seed: it has seen images that validate this run.",
+            "%s was trained with another seed, so it has seen validation images of this run.",
             start_from,
         )
     return started
@@ -167,7 +170,7 @@ def _configuration(
     seed: int,
     started: Start | None,
 ) -> RunConfig:
-    """What a run is, as it is written into its folder."""
+    """The configuration that is written into the folder of a run."""
     arguments = ensemble.get_config()
     return RunConfig(
         method=method,
@@ -200,7 +203,7 @@ def _fit(
     callbacks: Sequence[keras.callbacks.Callback] | keras.callbacks.Callback,
     verbose: str | int,
 ) -> None:
-    """Trains from an epoch on, with a line of history and a checkpoint for each."""
+    """Trains from `initial_epoch` on; each epoch adds a line to the history and a checkpoint."""
     measured_on = dataset.validation or dataset.train
     diagnosed = measured_on.take(np.arange(min(_DIAGNOSED, len(measured_on))))
     lines = keras.callbacks.CSVLogger(folder / HISTORY, append=True)
@@ -216,13 +219,13 @@ def _fit(
                 lines,
                 *listed(callbacks or ()),
                 TimeLeft(str(folder)),
-                Checkpoints(folder),  # last: an epoch that has one is over
+                Checkpoints(folder),  # last: an epoch with a checkpoint is complete
             ],
-            shuffle=False,  # done by the batches themselves
+            shuffle=False,  # the batches are shuffled already
             verbose=verbose,
         )
     finally:
-        lines.on_train_end()  # which `fit` does not get to when interrupted
+        lines.on_train_end()  # `fit` does not call it when interrupted
 
 
 def _train_start(
@@ -234,13 +237,13 @@ def _train_start(
     seed: int,
     verbose: str | int,
 ) -> None:
-    """Trains the unprotected ensemble that a method begins from, unless it is there."""
+    """Trains the unprotected ensemble that a method starts from, unless it is finished."""
     if is_finished(folder):
-        _log.info("%s begins from the unprotected ensemble in %s.", method, folder)
+        _log.info("%s starts from the unprotected ensemble in %s.", method, folder)
         return
     _log.info(
-        "%s begins from a trained unprotected ensemble, and none was given (--start-from): "
-        "training one first, in %s.",
+        "%s starts from a trained unprotected ensemble. None was given (--start-from): training "
+        "one first, in %s.",
         method,
         folder,
     )

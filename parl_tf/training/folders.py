@@ -1,4 +1,4 @@
-"""Run folders: `config.json`, `history.csv`, `model.keras`, and checkpoints until it is there."""
+"""Run folders: `config.json`, `history.csv`, and checkpoints until `model.keras` replaces them."""
 
 import csv
 import io
@@ -21,16 +21,16 @@ from parl_tf.graphs.classifiers import check_logits_classifier
 from parl_tf.training.config import RunConfig
 
 CONFIG, HISTORY, MODEL = "config.json", "history.csv", "model.keras"
-_MOST_UNPACKED = 20  # times its size; other tools may compress what Keras does not
-_KEPT = 2  # checkpoints: the last, and the one before should the last be damaged
+_MOST_UNPACKED = 20  # times the file's size; other tools may compress what Keras does not
+_KEPT = 2  # checkpoints: the last, and the one before it in case the last is damaged
 
 
 def begin_run(folder: str | os.PathLike, config: RunConfig) -> pathlib.Path:
-    """Makes a run folder and writes its configuration.
+    """Creates a run folder and writes its configuration.
 
     Args:
-        folder: Where the run goes. An unfinished run there is begun again from its start.
-        config: What the run is.
+        folder: The run folder. The history and checkpoints of an unfinished run are removed.
+        config: Configuration of the run.
 
     Returns:
         The folder.
@@ -49,7 +49,7 @@ def begin_run(folder: str | os.PathLike, config: RunConfig) -> pathlib.Path:
 
 
 def check_can_begin(folder: str | os.PathLike) -> None:
-    """Raises unless a run can begin in `folder`; errors are those of `begin_run`."""
+    """Raises unless a run can begin in `folder`; the errors are those of `begin_run`."""
     folder = pathlib.Path(folder)
     if is_finished(folder):
         raise ExistingRunError(
@@ -59,7 +59,7 @@ def check_can_begin(folder: str | os.PathLike) -> None:
         return
     if not folder.is_dir():
         names = ["a file"]
-    else:  # one that was being written when its process was killed is nobody's
+    else:  # partial files of a killed process do not count
         names = [path.name for path in folder.iterdir() if not path.name.startswith(".partial-")]
     if not names:
         return
@@ -83,19 +83,19 @@ def is_finished(folder: str | os.PathLike) -> bool:
 
 
 def finish_run(folder: pathlib.Path, model: keras.Model) -> None:
-    """Saves the trained model into a run folder, which makes the run a finished one."""
+    """Saves the trained model into a run folder, which marks the run as finished."""
     with atomic_replacement(folder / MODEL) as partial:
         model.save(partial)
     remove_checkpoints(folder)
 
 
 def save_checkpoint(folder: pathlib.Path, model: keras.Model, epochs: int) -> None:
-    """Saves a model that has been trained for so many epochs, and its checksum beside it.
+    """Saves a model that has been trained for `epochs` epochs, with its checksum beside it.
 
-    The checkpoint before it stays, all others are removed.
+    The previous checkpoint is kept; all others are removed.
     """
     path = folder / f"checkpoint-{epochs:04}.keras"
-    if (folder / HISTORY).exists():  # without its lines a checkpoint is not continued
+    if (folder / HISTORY).exists():  # a checkpoint without its lines is not continued
         to_disk(folder / HISTORY)
     with atomic_replacement(path) as partial:
         model.save(partial)
@@ -106,12 +106,12 @@ def save_checkpoint(folder: pathlib.Path, model: keras.Model, epochs: int) -> No
 
 
 def check_checkpoint(path: pathlib.Path) -> None:
-    """Raises UnreadableFileError unless a checkpoint is the file that was written."""
+    """Raises UnreadableFileError if a checkpoint has changed since it was written."""
     file = _checksum_file(path)
     if not file.exists():
         raise UnreadableFileError(f"{path} has no checksum beside it.")
     if file.read_bytes().split()[:1] != [sha256_of(path).encode()]:
-        raise UnreadableFileError(f"{path} is not the file that was written: its checksum differs.")
+        raise UnreadableFileError(f"{path} has changed since it was written: its checksum differs.")
 
 
 def find_checkpoints(folder: str | os.PathLike) -> dict[int, pathlib.Path]:
@@ -129,7 +129,7 @@ def _checksum_file(path: pathlib.Path) -> pathlib.Path:
 
 
 def remove_checkpoints(folder: pathlib.Path, kept: Sequence[pathlib.Path] = ()) -> None:
-    """Removes the checkpoints and checksums in a run folder, except some."""
+    """Removes the checkpoints and checksums in a run folder, except those in `kept`."""
     for path in folder.glob("checkpoint-*.keras*"):
         known = re.fullmatch(r"(checkpoint-\d{4,}\.keras)(\.sha256)?", path.name)
         if known and folder / known[1] not in kept:
@@ -146,10 +146,9 @@ def load_model(path: str | os.PathLike) -> tuple[keras.Model, RunConfig | None]:
         The model, not compiled, and the run's configuration (None for a bare file).
 
     Raises:
-        MissingFileError: Nothing there, or a run that is not finished.
-        UnreadableFileError: A file that is not a Keras model, or a configuration that cannot be
-            used.
-        InputError: A Keras model that is not a classifier of images returning logits.
+        MissingFileError: Nothing is there, or the run is not finished.
+        UnreadableFileError: The file is not a Keras model, or the configuration cannot be used.
+        InputError: The model is not a classifier of images that returns logits.
 
     Example:
         >>> ensemble.save("ensemble.keras")
@@ -172,15 +171,15 @@ def load_model(path: str | os.PathLike) -> tuple[keras.Model, RunConfig | None]:
 
 
 def read_model(file: pathlib.Path, *, compiled: bool = False) -> keras.Model:
-    """Reads a Keras file, with what it was compiled with if asked for.
+    """Reads a Keras file; with `compiled`, the model is compiled as it was saved.
 
     Raises:
-        UnreadableFileError: It does not hold a Keras model.
+        UnreadableFileError: The file does not hold a Keras model.
     """
     if not zipfile.is_zipfile(file):
         raise UnreadableFileError(f"{file} is not a Keras model. Expected a .keras file.")
     _check_unpacked_size(file)
-    dict(METHODS)  # imports every method's class, without which Keras does not find it
+    dict(METHODS)  # imports every method's class, so that Keras finds it
     try:
         return keras.models.load_model(file, compile=compiled, safe_mode=True)
     except Exception as error:  # Keras raises whatever the broken part happens to cause
@@ -188,17 +187,17 @@ def read_model(file: pathlib.Path, *, compiled: bool = False) -> keras.Model:
 
 
 def _check_unpacked_size(file: pathlib.Path) -> None:
-    """Raises if a file says that it becomes much more than it is once it is unpacked.
+    """Raises if a file claims to be much larger once it is unpacked.
 
-    Keras packs without compression, and so do its weights.
+    Keras compresses neither the archive nor the weights in it.
     """
     size = file.stat().st_size
 
     def check(unpacked: int) -> None:
         if unpacked > _MOST_UNPACKED * size:
             raise UnreadableFileError(
-                f"{file} has {size:,} bytes and would become {unpacked:,}, which no Keras model "
-                "does."
+                f"Expected a Keras model, which is not compressed. Received: {file}, of {size:,} "
+                f"bytes that unpack to {unpacked:,}."
             )
 
     try:
@@ -212,7 +211,7 @@ def _check_unpacked_size(file: pathlib.Path) -> None:
 
 
 def _declared_size(weights: bytes) -> int:
-    """Bytes of all arrays in an HDF5 file, whether they are there or only declared."""
+    """Bytes of all arrays that an HDF5 file declares, whether or not they are there."""
     sizes = []
     with h5py.File(io.BytesIO(weights), "r") as file:
         file.visititems(lambda name, found: sizes.append(getattr(found, "nbytes", 0)))
@@ -220,12 +219,12 @@ def _declared_size(weights: bytes) -> int:
 
 
 def read_config(folder: str | os.PathLike) -> RunConfig:
-    """Reads the configuration of a run, of this version or an older one.
+    """Reads the configuration of a run, written by this version or an older one.
 
     Raises:
         MissingFileError: `folder` is not a run folder.
-        UnreadableFileError: Its configuration is not JSON, of a newer version, or has a field that
-            is missing, unknown or outside its values.
+        UnreadableFileError: Its configuration is not JSON, was written by a newer version, or has
+            a missing, unknown or invalid field.
     """
     path = pathlib.Path(folder) / CONFIG
     if not path.exists():
@@ -238,14 +237,14 @@ def read_config(folder: str | os.PathLike) -> RunConfig:
         return RunConfig.from_json(value)
     except InputError as error:
         raise UnreadableFileError(
-            f"{path} does not hold the configuration of a run as this version reads it. {error}"
+            f"{path} does not hold a run configuration that this version can read. {error}"
         ) from error
 
 
 def read_history(folder: str | os.PathLike) -> list[dict[str, float | None]]:
-    """Reads the history of a run, one entry an epoch.
+    """Reads the history of a run, one entry per epoch.
 
-    What was not measured, or is not a finite number, is None.
+    Values that were not measured, or are not finite, are None.
     """
     with open(pathlib.Path(folder) / HISTORY, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -253,21 +252,21 @@ def read_history(folder: str | os.PathLike) -> list[dict[str, float | None]]:
 
 
 def cut_history(folder: pathlib.Path, epochs: int) -> None:
-    """Drops what the history of a run holds beyond its first epochs.
+    """Drops the lines of a run's history beyond the first `epochs` epochs.
 
     Raises:
-        UnreadableFileError: It does not hold these, one a line.
+        UnreadableFileError: It does not hold that many epochs, one per line.
     """
     path = folder / HISTORY
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     kept = lines[: epochs + 1]
     expected = [b"epoch", *(b"%d" % epoch for epoch in range(epochs))]
     if [line.split(b",")[0] for line in kept] != expected or not kept[-1].endswith(b"\n"):
-        raise UnreadableFileError(f"{path} does not hold {epochs} epochs, one a line.")
+        raise UnreadableFileError(f"{path} does not hold {epochs} epochs, one per line.")
     write_atomic(path, b"".join(kept))
 
 
 def _number(text: str) -> float | None:
-    """A number of a history; None for one that was not measured or is not finite."""
+    """A number in a history; None if it was not measured or is not finite."""
     value = float("nan" if text == "NA" else text)
     return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""One process at a time in a run folder."""
+"""Locks that admit one process at a time to a run folder."""
 
 import contextlib
 import logging
@@ -18,16 +18,17 @@ _log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def locked(folder: str | os.PathLike) -> Iterator[None]:
-    """Keeps the other processes of this machine out of a folder.
+    """Locks a folder against the other processes of this machine.
 
-    The lock ends with the process, however it ends. Where the system or its file system has no
-    locks, a warning says so. Network file systems may lock for each machine only.
+    The lock is released when the process ends, however it ends. If the system or the file system
+    does not support locks, a warning is logged instead. Network file systems may lock within each
+    machine only.
 
     Args:
-        folder: A folder; it is made if it is missing.
+        folder: A folder; it is created if missing.
 
     Raises:
-        ExistingRunError: Another process is in there.
+        ExistingRunError: Another process holds the lock.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,8 +42,8 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ExistingRunError(
-                f"Another process is at work in {folder}. Expected a folder of one's own; "
-                "nothing was changed."
+                f"Another process is using {folder}. Expected a folder that no other process "
+                "uses; nothing was changed."
             ) from error
         except OSError as error:
             _log.warning("%s cannot be locked on its file system: %s.", folder, error)

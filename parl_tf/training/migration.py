@@ -1,7 +1,7 @@
-"""Configurations of runs that older versions wrote, brought to today's format step by step.
+"""Migration of run configurations that older versions wrote, one format at a time.
 
-A change of the format is a number and a function here. An argument that a training method got
-later is neither: it has a line in `parl_tf/defences/former_arguments.py`.
+A change of the format needs a new number and a function here. An argument added to a training
+method needs neither, only a line in `parl_tf/defences/former_arguments.py`.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,21 +15,21 @@ FORMAT = 2
 
 
 def migrated(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration in today's format, with arguments that came later as they were before.
+    """A configuration in the current format; arguments added since keep the former behaviour.
 
     Args:
-        document: A configuration as its file has it, of this format or an older one.
+        document: A configuration as read from its file, in this format or an older one.
 
     Raises:
-        InputError: No format, or one of a newer version.
+        InputError: The format is missing or invalid, or a newer version wrote it.
     """
     found = document.get("format")
     if type(found) is not int or found < 1:
         raise InputError(f"Expected a format from 1 to {FORMAT}. Received: {found!r}.")
     if found > FORMAT:
         raise InputError(
-            f"Expected a format of at most {FORMAT}, as this version of parl_tf reads. Received: "
-            f"{found}, which a newer version wrote. Update parl_tf to use it."
+            f"Expected a format of at most {FORMAT}, the newest that this version of parl_tf "
+            f"reads. Received: {found}, written by a newer version. Update parl_tf to use it."
         )
     current = dict(document)
     for step in _STEPS[found - 1 :]:
@@ -43,10 +43,10 @@ def migrated(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _from_1_to_2(document: dict[str, Any]) -> dict[str, Any]:
-    """Adds what came while the number stayed 1, and the commit.
+    """Adds the fields that were introduced while the number stayed 1, and the commit.
 
-    Runs were on one device before they could be on several, and could not be deterministic before
-    they said so. A recipe left out what it had at the values of before.
+    A run without them used one device and was not deterministic; a recipe without them had the
+    values below.
     """
     recipe, dataset = document.get("recipe"), document.get("dataset")
     if isinstance(recipe, Mapping):

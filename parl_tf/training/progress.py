@@ -1,4 +1,4 @@
-"""How long a training still takes."""
+"""The estimated time that a training run still takes."""
 
 import datetime
 import logging
@@ -11,12 +11,12 @@ _log = logging.getLogger(__name__)
 
 
 class TimeLeft(keras.callbacks.Callback):
-    """Logs after each epoch when the run will be done, if the epochs to come are like the past.
+    """Logs the estimated time left after each epoch.
 
-    The first epoch, which graphs are traced in, counts only as long as it is the only one.
+    The first epoch, which includes tracing the graphs, counts only while it is the only one.
 
     Args:
-        name: What the run is called in the log.
+        name: Name of the run in the log.
     """
 
     def __init__(self, name: str) -> None:
@@ -34,8 +34,8 @@ class TimeLeft(keras.callbacks.Callback):
         epochs = self.params["epochs"]
         if epoch + 1 < epochs:
             known = self._ends[1:] if len(self._ends) > 2 else self._ends
-            an_epoch = (known[-1] - known[0]) / (len(known) - 1)
-            left = datetime.timedelta(seconds=round(an_epoch * (epochs - epoch - 1)))
+            per_epoch = (known[-1] - known[0]) / (len(known) - 1)
+            left = datetime.timedelta(seconds=round(per_epoch * (epochs - epoch - 1)))
             _log.info(
                 "%s: %d of %d epochs done, about %s left.", self._name, epoch + 1, epochs, left
             )

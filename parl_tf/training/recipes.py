@@ -1,4 +1,4 @@
-"""How ensembles are trained: each method as its authors do, or all of them alike."""
+"""Training recipes: those of each method's authors, and one that is the same for all methods."""
 
 import dataclasses
 import itertools
@@ -24,33 +24,34 @@ DEVIATIONS = ("data_set", "image")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How an ensemble is trained; by default as in the paper at hand.
+    """How an ensemble is trained; the defaults follow PARL's paper.
 
-    The paper says "Adam" and a rate that decays from 1e-3. The other values are this package's:
-    200 epochs is what the Keras example trains this network for.
+    The paper states "Adam" and a learning rate that decays from 1e-3. The other values are this
+    package's; 200 epochs are from the Keras example for this network.
 
     Attributes:
         epochs: Passes over the training examples.
-        batch_size: Examples a step.
+        batch_size: Examples per step.
         optimizer: "adam", or "sgd" with a momentum of 0.9.
-        learning_rate: The optimizer's rate at the first step.
-        decay_at: Parts of the training, between 0 and 1, at whose ends the rate is divided by
-            ten; None for a cosine decay to zero, () for no decay.
+        learning_rate: Learning rate at the first step.
+        decay_at: Fractions of the training, between 0 and 1, after which the learning rate is
+            divided by ten; None for a cosine decay to zero, () for no decay.
         network: Name of the members' network.
-        kernel_penalty: L2 penalty, the factor before the squares of the weights; half of what
-            other frameworks call weight decay. None for the network's own.
-        penalized: What the penalty is on: the kernels of "convolutions", or "all" trainable
-            weights, biases, scales and offsets too, as weight decay is in PyTorch's optimizers.
-        pixel_deviation: What centred pixels are divided by: the deviation of all pixels of a
-            channel in the "data_set", or the mean of the deviations within an "image", which is
-            about a fifth smaller, known for CIFAR-10 and CIFAR-100 (for others that of the data
-            set is taken).
-        noise_stddev: Deviation of the noise on half of the inputs, in pixel units; 0 for none.
+        kernel_penalty: L2 penalty: the factor of the squared weights, half of what other
+            frameworks call weight decay. None for the network's default.
+        penalized: What the penalty applies to: the kernels of "convolutions", or "all" trainable
+            weights, including biases, scales and offsets, as in PyTorch's optimizers.
+        pixel_deviation: What centred pixels are divided by: the standard deviation of a channel
+            over the "data_set", or its mean standard deviation within an "image". The latter is
+            about a fifth smaller and known for CIFAR-10 and CIFAR-100; other data sets use the
+            former.
+        noise_stddev: Standard deviation of the noise on half of the inputs, in pixel units; 0 for
+            none.
         max_shift: Largest random shift of an image, in pixels.
 
     Raises:
-        InputError: Another name than these, fewer than one epoch, a learning rate that is not
-            positive and finite, a max_shift outside [0, 1000), or a decay_at that does not rise
+        InputError: An unknown name, fewer than one epoch, a learning rate that is not positive
+            and finite, a `max_shift` outside [0, 1000), or a `decay_at` that does not increase
             between 0 and 1.
 
     Example:
@@ -85,27 +86,27 @@ class Recipe:
         decays = (0.0, *(self.decay_at or ()), 1.0)
         if any(not first < second for first, second in itertools.pairwise(decays)):
             raise InputError(
-                f"Expected decay_at to rise between 0 and 1. Received: {self.decay_at}."
+                f"Expected decay_at to increase between 0 and 1. Received: {self.decay_at}."
             )
 
     def pixel_statistics(self, dataset: str) -> str | None:
-        """The name of what a data set's pixels are normalised by; None if none is known."""
+        """Name of the statistics that a data set's pixels are normalised by; None if unknown."""
         by_image = f"{dataset}-image-deviation"
         if self.pixel_deviation == "image" and by_image in PIXEL_STATISTICS:
             return by_image
         return dataset if dataset in PIXEL_STATISTICS else None
 
     def to_json(self) -> dict[str, Any]:
-        """A recipe as it is in a run's configuration."""
+        """The recipe as a JSON value."""
         decay_at = None if self.decay_at is None else list(self.decay_at)
         return {**dataclasses.asdict(self), "decay_at": decay_at}
 
     @classmethod
     def from_json(cls, value: Any) -> "Recipe":
-        """The recipe that `to_json` made a JSON value of.
+        """The recipe in a JSON value that `to_json` returned.
 
         Raises:
-            InputError: A field that is missing, unknown or outside its values, by name.
+            InputError: A field is missing, unknown or invalid; the message names it.
         """
         given = json_object("recipe", value)
         check_names(given, [field.name for field in dataclasses.fields(cls)], of="recipe.")
@@ -127,21 +128,21 @@ class Recipe:
 
 PAPER = Recipe()
 
-# What differs from all of these authors: they train on all 50,000 images and validate on the test
+# Departures from all of these authors: they train on all 50,000 images and validate on the test
 # images; here a tenth is kept for validation (parl-train --validation-fraction 0 trains on all).
-# They train on the last, smaller batch of an epoch too; here it is left out.
+# They also train on the last, smaller batch of an epoch; here it is dropped.
 AUTHORS = {
     "unprotected": PAPER,
     "parl": PAPER,
     # github.com/P2333/Adaptive-Diversity-Promoting; its paper says 180 epochs, decay at 120, 160.
-    # The rate falls after 101 and 151 epochs. What differs: it subtracts the mean of each pixel of
-    # the training images and divides by nothing, here channels are normalised, so that networks
-    # hold no image; and it fills the gap of shifts, of up to 10 % and between pixels, by the edge.
+    # The rate falls after 101 and 151 epochs. Departures: it subtracts the mean training image and
+    # does not scale, here channels are normalised, so that networks store no image; and its shifts,
+    # of up to 10 % and by fractions of a pixel, are padded with the edge, here with black.
     "adp": Recipe(batch_size=64, decay_at=(101 / 200, 151 / 200)),
     # arXiv 1901.09981, section 5 (network, noise, optimizer); epochs, decay, weight decay of all
-    # weights and normalisation as in the port of github.com/zjysteven/DVERGE, the paper not saying
-    # them. What differs: the port takes DVERGE's network, and does not clip what noise makes of
-    # images to [0, 1].
+    # weights and normalisation, which the paper does not state, as in the port in
+    # github.com/zjysteven/DVERGE. Departures from the port: it uses DVERGE's network, and does not
+    # clip noisy images to [0, 1].
     "gal": Recipe(
         decay_at=(0.5, 0.75),
         network="resnet20-leaky-relu",
@@ -150,9 +151,9 @@ AUTHORS = {
         pixel_deviation="image",
         noise_stddev=0.045,
     ),
-    # github.com/zjysteven/DVERGE. What differs: it initialises kernels by fan-out, here it is by
-    # fan-in (he_normal), as for all methods; and its distillation moves the moving statistics of
-    # batch normalisation, here only with distillation_moves_statistics=True.
+    # github.com/zjysteven/DVERGE. Departures: it initialises kernels by fan-out, here by fan-in
+    # (he_normal), as for all methods; and its distillation updates the moving statistics of batch
+    # normalisation, here only with distillation_moves_statistics=True.
     "dverge": Recipe(
         optimizer="sgd",
         learning_rate=0.1,
@@ -162,8 +163,8 @@ AUTHORS = {
         penalized="all",
         pixel_deviation="image",
     ),
-    # github.com/AI-secure/Transferability-Reduced-Smooth-Ensemble. Its schedule is a step late: the
-    # rate falls after 41 and 81 epochs. What differs: the initial kernels, as for DVERGE.
+    # github.com/AI-secure/Transferability-Reduced-Smooth-Ensemble. Its schedule lags by one epoch:
+    # the rate falls after 41 and 81 epochs. Departure: the initial kernels, as for DVERGE.
     "trs": Recipe(
         epochs=120,
         decay_at=(41 / 120, 81 / 120),
@@ -172,8 +173,8 @@ AUTHORS = {
         penalized="all",
         pixel_deviation="image",
     ),
-    # arXiv 2112.04948 v2. What differs: it fills the gap of shifts by the edge; here it is black,
-    # as for all methods, until a recipe can name its augmentation.
+    # arXiv 2112.04948 v2. Departure: it pads shifted images with the edge; here with black, as for
+    # all methods, until a recipe can specify its augmentation.
     "guardian": Recipe(
         epochs=50,
         batch_size=64,
@@ -182,7 +183,7 @@ AUTHORS = {
         kernel_penalty=0.0,
     ),
 }
-"""The recipe of each method's authors; a method that is not here has the paper's."""
+"""The recipe of each method's authors; other methods use the paper's."""
 
 NAMES = ("authors", "paper")
 
@@ -194,10 +195,10 @@ def recipe_for(method: str, name: str = "authors", **changes: Any) -> Recipe:
         method: Name of the method.
         name: "authors" for that of the method's authors, "paper" for the one that is the same for
             all methods.
-        **changes: Attributes that are to be other than the recipe's.
+        **changes: Attributes to change.
 
     Raises:
-        InputError: An unknown name, or a change outside an attribute's values.
+        InputError: The name is unknown, or a change is invalid.
 
     Example:
         >>> parl_tf.recipe_for("dverge").optimizer
@@ -211,10 +212,10 @@ def recipe_for(method: str, name: str = "authors", **changes: Any) -> Recipe:
 
 
 def recipe_of(given: Recipe | str | None, method: str) -> Recipe:
-    """A recipe as it was given: itself, by its name, or None for that of the method's authors.
+    """The recipe that is given as such, by its name, or as None for that of the method's authors.
 
     Raises:
-        InputError: An unknown name, or something else.
+        InputError: The name is unknown, or it is something else.
     """
     if given is None or isinstance(given, str):
         return recipe_for(method, given or "authors")

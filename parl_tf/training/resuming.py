@@ -1,4 +1,4 @@
-"""Continuing a run as its folder says it was begun."""
+"""Continuing an interrupted run with the configuration in its folder."""
 
 import os
 from collections.abc import Sequence
@@ -24,26 +24,27 @@ def resume(
     callbacks: Sequence[keras.callbacks.Callback] | keras.callbacks.Callback = (),
     verbose: str | int = "auto",
 ) -> Ensemble:
-    """Continues a training as it was begun, after its last whole epoch.
+    """Continues an interrupted run after its last complete epoch, as configured in its folder.
 
-    If it was begun with determinism enabled, that is enabled for this process too, so TensorFlow
-    must not have computed anything in it yet. It is trained on as many devices as before.
+    If it was started with determinism enabled, this enables it for the process, so TensorFlow must
+    not have computed anything yet. The run is trained on as many devices as before.
 
     Args:
         run: The run folder.
         data_dir: As for `load_dataset`.
-        callbacks: As for `train`; they are not part of what a folder holds.
+        callbacks: As for `train`; the folder does not store them.
         verbose: As for `fit`.
 
     Returns:
         The trained ensemble.
 
     Raises:
-        ExistingRunError: The run is finished, another process is at it, or none of its
+        ExistingRunError: The run is finished, another process is using it, or none of its
             checkpoints can be continued.
-        InputError: The data are not those that it was begun on; determinism is enabled in this
-            process and was not there; or it was there and can no longer be enabled here.
-        MissingFileError: No run folder, no prepared data, or not what the run began from.
+        InputError: The data differ from those it was started on; determinism is enabled in this
+            process but was not for the run; or it was for the run and can no longer be enabled.
+        MissingFileError: The run folder, the prepared data or the model that the run started from
+            is missing.
         UnreadableFileError: The configuration in the folder cannot be used.
         DivergedError: The loss became infinite or NaN.
 
@@ -66,7 +67,7 @@ def _resume(
     callbacks: Sequence[keras.callbacks.Callback] | keras.callbacks.Callback,
     verbose: str | int,
 ) -> Ensemble:
-    """Continues a run of such a configuration."""
+    """Continues a run with its configuration."""
     started = config.start_from
     arguments = {name: value for name, value in config.arguments.items() if name != "seed"}
     how: dict[str, Any] = {
@@ -76,7 +77,7 @@ def _resume(
     }
     try:
         if config.dataset.seed is None:
-            raise InputError("It does not say by which seed the validation examples were drawn.")
+            raise InputError("Expected dataset.seed, the seed of the split. Received: None.")
         dataset = load_dataset(
             config.dataset.name,
             data_dir=data_dir,
@@ -87,11 +88,11 @@ def _resume(
         build_ensemble(config.method, dataset, **how, **arguments)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UnreadableFileError(
-            f"No training can be made of the config.json in {run}: {error}"
+            f"{run} cannot be continued with its config.json: {error}"
         ) from error
     if dataset.fingerprint != config.dataset.fingerprint:
         raise InputError(
-            f"Expected the data that {run} was begun on, of fingerprint "
+            f"Expected the data that {run} was started on, with the fingerprint "
             f"{config.dataset.fingerprint}. Received: {dataset.fingerprint}."
         )
     return train(
@@ -108,8 +109,11 @@ def _resume(
 
 
 def _match_determinism(run: str | os.PathLike, config: RunConfig) -> None:
-    """Enables determinism if a run was begun with it."""
+    """Enables determinism if a run was started with it."""
     if config.deterministic:
         enable_determinism()
     elif is_deterministic():
-        raise InputError(f"{run} was begun without determinism, which is enabled here.")
+        raise InputError(
+            f"Expected determinism to be disabled, as {run} was started without it. Received: a "
+            "process in which it is enabled."
+        )

@@ -10,7 +10,7 @@ from parl_tf.errors import MissingExtraError
 
 
 def tensorboard_callback(folder: str | os.PathLike) -> keras.callbacks.Callback:
-    """A callback that writes what the history holds into the folder `tensorboard` of a run.
+    """A callback that writes the history as event files to the subfolder `tensorboard` of a run.
 
     Raises:
         MissingExtraError: TensorBoard is not installed.

@@ -1,4 +1,4 @@
-"""Beginning from the weights of another run."""
+"""Starting from the weights of another run."""
 
 import dataclasses
 import itertools
@@ -27,20 +27,22 @@ def begin_from(ensemble: Ensemble, path: str | os.PathLike) -> Start:
     """Copies the weights of a trained ensemble's members into those of another.
 
     Args:
-        ensemble: What is to begin from them.
+        ensemble: The ensemble to copy them into.
         path: A run folder, or a Keras file with an ensemble.
 
     Returns:
-        Where they came from; for a run folder with its method and seed.
+        Where they came from; for a run folder, with its method and seed.
 
     Raises:
-        InputError: Another network, number of classes or number of members.
-        MissingFileError: Nothing there, or a run that is not finished.
-        UnreadableFileError: A file that cannot be read.
+        InputError: The network, number of classes or number of members differs.
+        MissingFileError: Nothing is there, or the run is not finished.
+        UnreadableFileError: The file cannot be read.
     """
     start, config = load_model(path)
     if not isinstance(start, Ensemble):
-        raise InputError(f"Expected an ensemble to start from. Received: one classifier, {path}.")
+        raise InputError(
+            f"Expected an ensemble to start from. Received: a single classifier, {path}."
+        )
     if len(start.members) != len(ensemble.members):
         raise InputError(
             f"Expected {len(ensemble.members)} members to start from. "
@@ -53,36 +55,36 @@ def begin_from(ensemble: Ensemble, path: str | os.PathLike) -> Start:
         )
     pairs = list(zip(ensemble.members, start.members, strict=True))
     if difference := _first_difference(ensemble, start):
-        network = config.recipe.network if config else "not said which"
+        network = config.recipe.network if config else "unknown"
         raise InputError(
-            f"Expected a start of the same network, input and normalisation. Received: another "
-            f"one in {path}, {network}, of this version or an earlier one; they first differ in "
-            f"{difference}. Train the start anew by the same recipe and network, or name its "
-            "network (--network)."
+            f"Expected an ensemble of the same network, input and normalisation to start from. "
+            f"Received: {path}, network {network} of this version or an earlier one; they first "
+            f"differ in {difference}. Train it again with the same recipe and network, or select "
+            "its network (--network)."
         )
-    for member, begun in pairs:
-        copy_weights(begun, member)
+    for member, trained in pairs:
+        copy_weights(trained, member)
     if config is None:
         return Start(run=str(path))
     return Start(run=str(path), method=config.method, seed=config.seed)
 
 
 def check_own_start(ensemble: Ensemble, folder: pathlib.Path, config: RunConfig) -> None:
-    """Raises unless what is there can become the start that a run trains for itself.
+    """Raises unless a folder can hold the ensemble that a run itself trains to start from.
 
-    A finished start is taken as it is. An unfinished one of the same configuration is continued;
-    any other is begun anew, whatever it holds.
+    A finished one there is used as it is. An unfinished one of the same configuration is
+    continued; any other is started over, whatever it holds.
 
     Args:
-        ensemble: What is to begin from it.
-        folder: The start's folder, which need not be there.
-        config: The configuration of the run that it is the start of.
+        ensemble: The ensemble that will start from it.
+        folder: Its folder, which need not exist.
+        config: Configuration of the run that will start from it.
 
     Raises:
-        ExistingRunError: A finished start of another training, or one of another network: that of
-            this name may have been another one in an earlier version.
-        MissingFileError: A model without a configuration.
-        UnreadableFileError: A finished start that cannot be read.
+        ExistingRunError: A finished one is of another training, or one has another network: a
+            name may have meant another network in an earlier version.
+        MissingFileError: There is a model without a configuration.
+        UnreadableFileError: A finished one cannot be read.
     """
     finished = is_finished(folder)
     try:
@@ -99,34 +101,34 @@ def check_own_start(ensemble: Ensemble, folder: pathlib.Path, config: RunConfig)
         return
     if others := [name for name in others if name != "devices"]:
         raise ExistingRunError(
-            f"{folder} holds the start of another training: its {others[0]} is another one. "
+            f"{folder} belongs to another training: its {others[0]} differs. "
             "Expected a new folder; nothing was changed."
         )
     start = read_model(folder / MODEL) if finished else _continued(folder)
     if start is not None and (difference := _first_difference(ensemble, start)):
         raise ExistingRunError(
-            f"{folder} holds a start of another network: that of this name was another one in an "
-            f"earlier version, and they first differ in {difference}. Expected a new folder; "
-            f"nothing was changed. Without {folder} the start is trained anew."
+            f"{folder} holds another network, which had the same name in an earlier version; they "
+            f"first differ in {difference}. Expected a new folder; nothing was changed. Remove "
+            f"{folder} to train its ensemble again."
         )
 
 
 def _continued(folder: pathlib.Path) -> keras.Model | None:
-    """The model that an unfinished run is continued with; None if it is begun anew."""
+    """The model that an unfinished run continues from; None if it starts over."""
     checkpoints = find_checkpoints(folder)
     for epochs in sorted(checkpoints, reverse=True):
         try:
             check_checkpoint(checkpoints[epochs])
             return read_model(checkpoints[epochs])
-        except UnreadableFileError:  # which is said when the run is continued
+        except UnreadableFileError:  # logged when the run is continued
             continue
     return None
 
 
 def _first_difference(ensemble: Ensemble, start: keras.Model) -> str | None:
-    """Where members first differ from those of a start, as text; None if nowhere."""
+    """The first difference between the members of two ensembles, as text; None if there is none."""
     pairs = zip(ensemble.members, getattr(start, "members", ()), strict=False)
-    differences = (_difference(_anatomy(member), _anatomy(begun)) for member, begun in pairs)
+    differences = (_difference(_structure(own), _structure(other)) for own, other in pairs)
     return next(filter(None, differences), None)
 
 
@@ -139,7 +141,7 @@ def _difference(expected: list, found: list) -> str | None:
 
 
 def _brief(part: Any, other: Any) -> str:
-    """A part of a network: a layer with what another one of its class has otherwise."""
+    """A part of a network, as text: a layer with the settings in which it differs from another."""
     if not isinstance(part, tuple) or len(part) != 3 or not isinstance(part[1], dict):
         return str(part)[:80]
     settings = other[1] if isinstance(other, tuple) and other[0] == part[0] else part[1]
@@ -147,17 +149,17 @@ def _brief(part: Any, other: Any) -> str:
     return f"{part[0]} {apart}" if apart else str(part[0])
 
 
-def _anatomy(network: keras.Model) -> list:
+def _structure(network: keras.Model) -> list:
     """What two networks whose weights can be exchanged have in common."""
     found: list = [network.input_shape]
     for layer in network.layers:
         if isinstance(layer, keras.Model):
-            found.append(_anatomy(layer))
+            found.append(_structure(layer))
             continue
-        # Names, and what only decides how weights begin or are trained, may differ.
-        apart: tuple[str, ...] = ("_initializer", "_regularizer", "_constraint")
-        apart += ("name", "seed", "trainable", "synchronized")
-        config = {k: str(v) for k, v in layer.get_config().items() if not k.endswith(apart)}
+        # Names, and settings that affect only initial weights or training, may differ.
+        ignored: tuple[str, ...] = ("_initializer", "_regularizer", "_constraint")
+        ignored += ("name", "seed", "trainable", "synchronized")
+        config = {k: str(v) for k, v in layer.get_config().items() if not k.endswith(ignored)}
         shapes = [tuple(weight.shape) for weight in layer.weights]
         found.append((type(layer).__name__, config, shapes))
     return found

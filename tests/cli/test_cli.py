@@ -104,7 +104,7 @@ def test_attack_from_two_surrogates(runs, tmp_path):
         *("--dataset", "digits", *ATTACK, "--attack", "fgsm", "pgd", "--out", out, "--json"),
     )
     assert done.returncode == 0, done.stderr
-    assert "warning: unprotected and parl were trained from seed 0" in done.stderr
+    assert "warning: unprotected and parl were trained with seed 0" in done.stderr
     document, records = json.loads(done.stdout), load_records(out)
     assert document["records"] == json.loads(out.read_text())["records"]
     assert document["finished"] is True
@@ -228,8 +228,8 @@ def test_a_protocol_is_run_and_a_changed_one_says_so(runs, tmp_path, capsys):
     few = ["--attack", "fgsm", "--epsilon", "0.05", "--num-examples", "9", "--num-steps", "2"]
     assert attack.main(list(map(str, [*given, *few]))) == 0
     printed = capsys.readouterr()
-    assert "warning: with another num_steps, epsilon, attack" in printed.err
-    assert "not all of protocol white-box" in printed.err
+    assert "warning: with other values of num_steps, epsilon, attack" in printed.err
+    assert "not the whole protocol white-box" in printed.err
     records = load_records(out)
     assert [(r.attack, r.epsilon, r.protocol) for r in records] == [
         ("clean", 0.0, "white-box"),
@@ -452,7 +452,7 @@ def network(tmp_path):
         (["--dataset", "digits", "--surrogate", "nowhere"], 3, "No run folder or Keras file"),
         (["--dataset", "digits", "--surrogate", __file__], 3, "not a Keras model"),
         (["--protocol", "papers"], 2, "Unknown protocol. Did you mean paper"),
-        (["--protocol", "paper"], 2, "Expected 1 surrogates for protocol paper. Received: 0"),
+        (["--protocol", "paper"], 2, "Expected 1 surrogate for protocol paper. Received: 0"),
         (["--protocol", "unlike-surrogates"], 2, "at least 3 surrogates"),
         (["--protocol", "paper", "--attack", "square"], 2, "attack of protocol paper"),
         (["--protocol", "paper", "--epsilon", "0"], 2, "epsilon in (0, 1]"),
@@ -498,7 +498,7 @@ def test_a_strength_that_is_no_number_is_a_usage_error(capsys, text):
 def test_a_target_is_no_surrogate(capsys, network):
     for path in (network, os.path.relpath(network)):
         assert attack.main(["--target", network, "--surrogate", path]) == 2
-        assert "surrogates that are no targets" in capsys.readouterr().err
+        assert "surrogates that are not targets" in capsys.readouterr().err
 
 
 def test_out_that_cannot_be_written_is_refused_before_anything_is_loaded(capsys, tmp_path):
@@ -561,7 +561,7 @@ def test_runs_of_another_data_set_are_refused(runs, tmp_path, capsys):
     )
     given = ["--target", str(folder / "parl"), "--surrogate", str(other)]
     assert attack.main(given) == 2
-    assert "trained on digits. Received: other of cifar10" in capsys.readouterr().err
+    assert "trained on digits. Received: other, on cifar10" in capsys.readouterr().err
 
 
 @pytest.mark.real_data

@@ -493,7 +493,7 @@ def test_a_loss_that_diverges_on_valid_batches_is_put_down_to_the_rate(feed):
         )
     message = str(ended.value)
     assert re.match(r"The loss became (nan|inf) in epoch 1, step [23]\. ", message)
-    assert "of that batch, and of all before it, are valid" in message
+    assert "of that batch and of all earlier ones are valid" in message
     assert "Try a learning rate below 1e+30." in message
 
 
@@ -507,5 +507,5 @@ def test_a_loss_that_is_not_finite_names_the_batch_where_none_could_be_checked()
         with pytest.raises(DivergedError) as ended:
             ensemble.fit(batches, verbose=0, callbacks=[StopWhenDiverged()], shuffle=False)
     assert "in epoch 1, step 1. " in str(ended.value)
-    assert "look at batch 1 of that epoch" in str(ended.value)
+    assert "search batch 1 of that epoch" in str(ended.value)
     assert "divide by 255 first" in str(ended.value)

@@ -215,7 +215,7 @@ def test_other_files_are_refused(path):
 )
 def test_records_that_make_no_sense_are_refused_with_any_checksum(path, name, value):
     rewrite(path, lambda record: record.update({name: value}))
-    with pytest.raises(UnreadableFileError, match="holds no record of diversity"):
+    with pytest.raises(UnreadableFileError, match="holds no diversity record"):
         load_diversity(path)
 
 
@@ -225,5 +225,5 @@ def test_a_file_of_results_is_no_record_of_diversity(path):
     document["records"] = []
     document["checksum"] = checksum(document)
     path.write_text(json.dumps(document))
-    with pytest.raises(UnreadableFileError, match="holds no record of diversity"):
+    with pytest.raises(UnreadableFileError, match="holds no diversity record"):
         load_diversity(path)

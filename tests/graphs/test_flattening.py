@@ -31,7 +31,7 @@ from parl_tf.graphs.exposure import (
 )
 from parl_tf.graphs.flattening import flattened
 from parl_tf.graphs.folding import FoldedNetwork
-from parl_tf.training.warm_start import _anatomy
+from parl_tf.training.warm_start import _structure
 
 IMAGES, LABELS = (tf.constant(part) for part in examples(6))
 
@@ -195,13 +195,13 @@ def test_a_model_without_models_inside_stays_the_same_object(network):
 @each_network
 def test_it_leaves_the_model_as_it_was_to_save_and_to_compare(network, tmp_path):
     model = network()
-    before = (_anatomy(model), model.count_params(), [layer.name for layer in model.layers])
+    before = (_structure(model), model.count_params(), [layer.name for layer in model.layers])
     names = [layer.name for layer in model._flatten_layers()]
     expected = model(IMAGES)
     for _ in range(2):
         expose_layers(model, 1, tap="convolution")
         FoldedNetwork(model)
-    assert (_anatomy(model), model.count_params(), [lay.name for lay in model.layers]) == before
+    assert (_structure(model), model.count_params(), [lay.name for lay in model.layers]) == before
     assert [layer.name for layer in model._flatten_layers()] == names
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")

@@ -1,4 +1,4 @@
-"""Derivatives of a training step, measured."""
+"""Numerical derivatives of a training step."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ def assert_step_follows_the_loss(
     """Compares the gradient that a step uses with central differences of the evaluated loss.
 
     For ensembles in float64 whose networks are smooth and the same in training and in inference.
-    If they cannot be evaluated, the loss is that of training steps.
+    If not `validates`, the loss is that of training steps.
     """
     ensemble.compile(optimizer=keras.optimizers.SGD(1.0), loss=logits_loss(), run_eagerly=True)
 

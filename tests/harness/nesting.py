@@ -6,12 +6,12 @@ from harness.networks import IMAGE_SHAPE, NUM_CLASSES, residual_network
 
 
 def features_of(network):
-    """A network without its head, as transfer learning takes it: the block's activation."""
+    """A network without its head, as in transfer learning: it ends with the block's activation."""
     return keras.Model(network.inputs, network.layers[-3].output)
 
 
 def head(x, seed=0):
-    """A convolution and the logits, on what a backbone gives."""
+    """A convolution and the logits, on the output of a backbone."""
     initializers = [keras.initializers.GlorotUniform(seed + n) for n in range(2)]
     x = keras.layers.Conv2D(3, 3, kernel_initializer=initializers[0], name="last")(x)
     x = keras.layers.Flatten()(keras.layers.ReLU()(x))
@@ -19,7 +19,7 @@ def head(x, seed=0):
 
 
 def nested_network(seed, **options):
-    """A residual backbone as a model inside of another, called with `options`, and a head."""
+    """A residual backbone as a model inside another, called with `options`, and a head."""
     backbone = features_of(residual_network(seed))
     pixels = keras.Input(IMAGE_SHAPE)
     return keras.Model(pixels, head(backbone(pixels, **options), seed))

@@ -13,7 +13,7 @@ def residual_network(
 ):
     """Three convolutions (a stem and a block with a shortcut convolution), with batch norm.
 
-    With `randomize`, batch normalisation has statistics and scales as after a training.
+    With `randomize`, batch normalisation has statistics and scales like those of trained networks.
     """
     keras.utils.set_random_seed(seed)
     pixels = keras.Input(IMAGE_SHAPE)
@@ -38,7 +38,7 @@ def residual_network(
 
 
 def plain_network(seed, *, activation="relu", num_classes=NUM_CLASSES):
-    """Two convolutions, their activations fused, and no batch normalisation."""
+    """Two convolutions with built-in activations, and no batch normalisation."""
     keras.utils.set_random_seed(seed)
     return keras.Sequential(
         [
@@ -54,7 +54,7 @@ def plain_network(seed, *, activation="relu", num_classes=NUM_CLASSES):
 def pooled_network(
     num_classes, *, input_shape, normalization, seed, kernel_penalty=0.125, num_convolutions=7
 ):
-    """A network as `train` makes them: convolutions of images a quarter of the size."""
+    """A network like those that `train` makes, on images pooled to a quarter of their size."""
     keras.utils.set_random_seed(seed % 2**31)
     x = pixels = keras.Input(input_shape)
     x = keras.layers.AveragePooling2D(4)(x)
@@ -65,7 +65,7 @@ def pooled_network(
 
 
 def sign_flipped_copy(network, channels=(0, 2)):
-    """The same function: channels of every normalised convolution negated, and undone behind."""
+    """The same function with channels of every convolution negated; its normalisation undoes it."""
     copy = keras.models.clone_model(network)
     copy.set_weights(network.get_weights())
     norms = [layer for layer in copy.layers if isinstance(layer, keras.layers.BatchNormalization)]
@@ -90,7 +90,7 @@ def examples(count, seed=0):
 
 
 def digits(count):
-    """Handwritten digits in their own size, as images of three channels, and labels."""
+    """Handwritten digits at their original size, as images of three channels, and labels."""
     data = load_digits()
     images = (data.images[:count, :, :, np.newaxis] / 16).repeat(3, axis=-1).astype("float32")
     return images, data.target[:count]

@@ -1,8 +1,7 @@
 """A small grid of results, drawn by a seed, for tests of reports.
 
-The texts in `tests/data/report/` are what a report of it says. After a change that is meant to
-change them, `PYTHONPATH=.:tests python -m harness.report_records tests/data/report` renews them:
-look at the difference.
+`tests/data/report/` holds the expected text of its report. After an intended change, update it with
+`PYTHONPATH=.:tests python -m harness.report_records tests/data/report` and review the difference.
 """
 
 import pathlib
@@ -20,7 +19,7 @@ EPSILONS = (0.01, 0.03, 0.07)
 NUM_EXAMPLES = 40
 SEEDS = (0, 1)
 VERSIONS = {"parl_tf": "0.1.0", "keras": "3.12.0"}
-# How much of the images survives: clean, and per unit of epsilon lost to transfer.
+# Fraction of images that survive: clean, and lost to transfer per unit of epsilon.
 SETTINGS = {
     "cifar10": {
         "unprotected": (0.95, 8),
@@ -55,7 +54,7 @@ def config(setting, seed, dataset="cifar10", arguments=None, recipe=None, **chan
 
 
 def card(setting, seed, dataset="cifar10", **changes):
-    """What records say of a target."""
+    """The model card of a target."""
     return ModelCard(
         name=f"{setting}-seed{seed}",
         fingerprint=f"{dataset}-{setting}-{seed}",
@@ -64,7 +63,7 @@ def card(setting, seed, dataset="cifar10", **changes):
 
 
 def surrogate(number, dataset="cifar10"):
-    """What records say of a surrogate."""
+    """The model card of a surrogate."""
     return ModelCard(
         name=f"surrogate-{number}",
         fingerprint=f"{dataset}-surrogate-{number}",
@@ -102,7 +101,7 @@ def record(target=None, **changes):
 
 
 def hyperparameters(attack, **changes):
-    """Those of an attack as the package records them."""
+    """Hyperparameters of an attack, as the package records them."""
     values = {"loss": "cross_entropy", "fusion": "probabilities"}
     if attack != "fgsm":
         values |= {"num_steps": 50, "step_size": None}
@@ -114,13 +113,13 @@ def hyperparameters(attack, **changes):
 
 
 def masks(generator, part, count):
-    """For each restart which images survive."""
+    """For each restart, which images survive."""
     drawn = generator.random((count, NUM_EXAMPLES)) < max(part, 0.0)
     return drawn.astype(int).tolist()
 
 
 def data_of(dataset):
-    """What the images of a data set are."""
+    """The description of a data set's images."""
     return {
         "name": dataset,
         "dataset_fingerprint": "da7a",
@@ -130,7 +129,7 @@ def data_of(dataset):
 
 
 def robustness(dataset):
-    """Records of all settings, seeds and protocols of a data set, by the name of their file."""
+    """Records of all settings, seeds and protocols of a data set, by file name."""
     generator = np.random.default_rng(len(dataset))
     files = {"black-box": [], "white-box": [], "diagnostics": []}
     for setting, (clean, slope) in SETTINGS[dataset].items():
@@ -233,7 +232,7 @@ def write_records(records, path, *, finished=True):
 
 
 def write_grid(folder):
-    """Writes all results files, beside a run folder's configuration; returns the folder."""
+    """Writes all results files and the configuration of a run; returns the folder."""
     for dataset in SETTINGS:
         for name, records in robustness(dataset).items():
             write_records(records, folder / dataset / f"{name}.json")

@@ -11,7 +11,7 @@ CIFAR10 = TrainingData(
 
 
 def run_config(method="unprotected", seed=0, *, recipe=None, dataset=None, arguments=None, **also):
-    """A configuration; `recipe`, `dataset` and `arguments` are changes of the usual ones."""
+    """A configuration; `recipe`, `dataset` and `arguments` are changes to the defaults."""
     values = {
         "method": method,
         "seed": seed,

@@ -164,11 +164,11 @@ def test_surrogates_that_are_refused(configs, message):
 @pytest.mark.parametrize(
     ("name", "count", "message"),
     [
-        ("paper", 0, "Expected 1 surrogates for protocol paper. Received: 0"),
-        ("paper", 2, "Expected 1 surrogates for protocol paper. Received: 2"),
+        ("paper", 0, "Expected 1 surrogate for protocol paper. Received: 0"),
+        ("paper", 2, "Expected 1 surrogate for protocol paper. Received: 2"),
         ("dverge", 1, "Expected at least 2 surrogates"),
         ("white-box", 1, "Expected 0 surrogates"),
-        ("diagnostics", 0, "Expected at least 1 surrogates"),
+        ("diagnostics", 0, "Expected at least 1 surrogate for"),
     ],
 )
 def test_other_protocols_count_surrogates(name, count, message):

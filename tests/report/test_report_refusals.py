@@ -262,7 +262,7 @@ def broken(text):
     """Ways to break the text of a results file, with what is said of them."""
     document = json.loads(text)
     return {
-        "truncated": (text[: len(text) // 2], "not JSON, or only part of it"),
+        "truncated": (text[: len(text) // 2], "not JSON, or is truncated"),
         "edited": (text.replace('"unlike-surrogates"', '"paper"'), "changed after it was written"),
         "other format": (json.dumps({**document, "format": 1}), "has format 1"),
     }

@@ -93,7 +93,9 @@ def test_select_by_kind_and_by_pattern(tmp_path):
         "diversity/digits/dverge-seed0",
     ]
     assert select(jobs, None) == jobs
-    with pytest.raises(InputError, match="Expected a pattern of train/digits/other"):
+    with pytest.raises(
+        InputError, match="Expected a pattern that matches one of train/digits/other"
+    ):
         select(jobs, ["train/cifar10/*"])
 
 

@@ -164,7 +164,7 @@ def test_a_job_that_fails_is_named_with_what_it_said(grid, tmp_path, capsys):
     [
         (["--scale", "smok"], 2, "Did you mean smoke"),
         (["--grid", "nothing.toml"], 3, "No grid at"),
-        (["--scale", "smoke", "--only", "trains"], 2, "Expected a pattern of"),
+        (["--scale", "smoke", "--only", "trains"], 2, "Expected a pattern that matches"),
         (["--scale", "smoke", "--out", __file__], 2, "a file"),
     ],
 )

@@ -220,7 +220,7 @@ def test_other_json_is_no_record(value):
 
 def test_an_edited_accuracy_is_noticed():
     value = to_json(record())
-    with pytest.raises(InputError, match="worst_case_accuracy is not that of its masks"):
+    with pytest.raises(InputError, match="worst_case_accuracy does not match the masks"):
         from_json({**value, "worst_case_accuracy": 0.5})
     assert from_json({**value, "accuracy": value["accuracy"] + 1e-15})  # a decimal's rounding
 

@@ -130,7 +130,7 @@ def test_records_that_make_no_sense_are_refused_with_any_checksum(path, changes)
 
 def test_two_records_of_one_result_are_refused(path):
     write(path, to_document([RECORDS[0], dataclasses.replace(RECORDS[0], seed=3)], PLAN, True))
-    with pytest.raises(UnreadableFileError, match="two records of one result"):
+    with pytest.raises(UnreadableFileError, match="two records of the same result"):
         load_records(path)
 
 

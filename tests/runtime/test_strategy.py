@@ -280,7 +280,7 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path, capsys):
     refused = tool(*options.split(), "--batch-size", "15", "--out", str(tmp_path / "run"))
     _, message = refused.communicate()
     assert refused.returncode == 2
-    assert "batch_size that the number of devices, 2, divides. Received: 15" in message
+    assert "batch_size divisible by the number of devices, 2. Received: 15" in message
 
 
 def test_devices_that_are_not_there_are_refused(tmp_path, capsys):

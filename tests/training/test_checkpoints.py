@@ -80,7 +80,7 @@ def test_a_checkpoint_that_was_changed_is_passed_over(run, ensemble, part, caplo
     _, epochs = continue_run(run, CONFIG)
     assert epochs == 1
     assert "its checksum differs" in caplog.text
-    assert "no continuing after epoch 2" in caplog.text
+    assert "cannot continue after epoch 2" in caplog.text
 
 
 def test_a_checkpoint_without_a_checksum_is_passed_over(run, caplog):
@@ -106,7 +106,7 @@ def test_another_commit_or_none_is_continued_and_said(run, caplog):
     for commit in ("bead-dirty", None):
         with caplog.at_level("INFO", logger="parl_tf"):
             assert continue_run(run, dataclasses.replace(CONFIG, commit=commit))[1] == 1
-        assert f"another commit: f00d, now {commit or 'no known one'}" in caplog.text
+        assert f"another commit: f00d, now {commit or 'unknown'}" in caplog.text
 
 
 def test_the_one_before_stays_until_the_new_one_is_there(run, ensemble, monkeypatch):
@@ -127,7 +127,7 @@ def test_a_checkpoint_that_cannot_be_read_is_passed_over(run, ensemble, caplog):
     (run / "checkpoint-old.keras").write_bytes(b"mine")
     _, epochs = continue_run(run, CONFIG)
     assert epochs == 1
-    assert "no continuing after epoch 2" in caplog.text
+    assert "cannot continue after epoch 2" in caplog.text
     assert history(run) == HEADER + LINES[0]
     save_checkpoint(run, ensemble, 2)
     assert continue_run(run, CONFIG)[1] == 1  # for want of the second line
@@ -140,7 +140,7 @@ def test_without_one_that_can_be_read_a_run_begins_anew(run, caplog, content):
     (run / "checkpoint-0001.keras").write_bytes(content)
     sign(run / "checkpoint-0001.keras")
     assert continue_run(run, CONFIG) is None
-    assert "beginning anew" in caplog.text
+    assert "starting over" in caplog.text
     assert history(run) == HEADER + "".join(LINES[:2])
 
 
@@ -169,7 +169,7 @@ def test_a_model_that_is_not_the_state_of_a_training(run, ensemble, caplog):
 
 def test_another_configuration_is_begun_anew_and_named(run, caplog):
     assert continue_run(run, run_config("parl", 1, versions=CONFIG.versions)) is None
-    assert "has another method and arguments and seed and dataset" in caplog.text
+    assert "differs in its method and arguments and seed and dataset" in caplog.text
     assert list(find_checkpoints(run)) == [1]
 
 

@@ -110,7 +110,7 @@ def test_other_json_is_no_configuration(value):
 def test_a_newer_format_is_refused_with_what_to_do(tmp_path):
     newer = {**FULL.to_json(), "format": FORMAT + 1, "schedule": "what comes later"}
     write_json(tmp_path / CONFIG, newer)
-    said = f"Received: {FORMAT + 1}, which a newer version wrote. Update parl_tf"
+    said = f"Received: {FORMAT + 1}, written by a newer version. Update parl_tf"
     with pytest.raises(UnreadableFileError, match=said):
         read_config(tmp_path)
     with pytest.raises(ExistingRunError, match=said):
@@ -163,7 +163,7 @@ def test_runs_differ_in_all_but_versions_and_commit(change, names):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"arguments": {"epsilon": object()}}, "arguments to be of JSON values"),
+        ({"arguments": {"epsilon": object()}}, "arguments to be made of JSON values"),
         ({"arguments": {1: 2}}, "arguments to be a JSON object"),
         ({"recipe": {"epochs": 3}}, "recipe to be Recipe"),
         ({"start_from": {"run": "start"}}, "start_from to be Start or None"),

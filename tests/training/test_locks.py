@@ -21,7 +21,7 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", HOLD, folder], **pipes) as other:
         assert other.stdout.readline() == "locked\n"
-        with pytest.raises(ExistingRunError, match="Another process is at work in"), locked(folder):
+        with pytest.raises(ExistingRunError, match="Another process is using"), locked(folder):
             pass
         other.kill()
     with locked(folder):

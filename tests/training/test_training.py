@@ -163,7 +163,7 @@ def test_dverge_begins_from_the_run_that_is_named(tmp_path, tiny_networks, caplo
     )
     for found, expected in zip(seen, weights, strict=True):
         np.testing.assert_array_equal(found, expected)
-    assert "images that validate this run" in caplog.text  # seed 1 there, seed 2 here
+    assert "seen validation images of this run" in caplog.text  # seed 1 there, seed 2 here
     named = read_config(out).start_from
     assert named == Start(run=str(start), method="unprotected", seed=1)
     assert not (out / "start").exists()
@@ -236,7 +236,7 @@ def test_a_start_of_a_network_that_has_changed_is_refused_before_it_is_trained(
             train("dverge", DIGITS, out, **options)
     before = contents(out)
     assert ("start/model.keras" if finished else "start/checkpoint-0001.keras") in before
-    with pytest.raises(ExistingRunError, match=r"start of another network.*'tanh'.* there"):
+    with pytest.raises(ExistingRunError, match=r"holds another network.*'tanh'.* there"):
         resume(out, verbose=0) if resumed else train("dverge", DIGITS, out, **options)
     assert contents(out) == before
     if not finished:

@@ -130,7 +130,7 @@ def test_refuses_networks_of_equal_weights_that_are_other_functions(tmp_path, ma
 def test_refuses_one_classifier_and_what_is_not_there(tmp_path):
     ensemble = ensemble_of(plain_network(0), plain_network(1))
     plain_network(2).save(tmp_path / "single.keras")
-    with pytest.raises(InputError, match="Received: one classifier"):
+    with pytest.raises(InputError, match="Received: a single classifier"):
         begin_from(ensemble, tmp_path / "single.keras")
     with pytest.raises(MissingFileError):
         begin_from(ensemble, tmp_path / "nothing")
