@@ -231,7 +231,7 @@ def _names(targets: Sequence[str], surrogates: Sequence[str]) -> dict[str, str]:
     """A name for each model: the last part of its path where that tells them apart."""
     places = [{pathlib.Path(path).resolve() for path in paths} for paths in (targets, surrogates)]
     if both := [str(path) for path in places[0] & places[1]]:
-        raise InputError(f"Expected surrogates that are no targets. Received: {sorted(both)}.")
+        raise InputError(f"Expected surrogates that are not targets. Received: {sorted(both)}.")
     paths = list(dict.fromkeys([*targets, *surrogates]))
     short = [last_part(path) for path in paths]
     return {

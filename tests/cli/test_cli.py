@@ -498,7 +498,7 @@ def test_a_strength_that_is_no_number_is_a_usage_error(capsys, text):
 def test_a_target_is_no_surrogate(capsys, network):
     for path in (network, os.path.relpath(network)):
         assert attack.main(["--target", network, "--surrogate", path]) == 2
-        assert "surrogates that are no targets" in capsys.readouterr().err
+        assert "surrogates that are not targets" in capsys.readouterr().err
 
 
 def test_out_that_cannot_be_written_is_refused_before_anything_is_loaded(capsys, tmp_path):
