@@ -179,7 +179,7 @@ def test_a_single_model_goes_by_its_own_name():
         {MODEL.name: MODEL}, FGSM(), 0.1, PART, surrogates={OTHER.name: OTHER}
     )
     assert timeless(named) == timeless(records)
-    with pytest.raises(InputError, match=r"no targets.*different names: \{'target': model\}"):
+    with pytest.raises(InputError, match=r"not targets.*different names: \{'target': model\}"):
         evaluate_robustness(MODEL, FGSM(), 0.1, PART, surrogates=MODEL)
 
 
