@@ -1,12 +1,11 @@
-"""Puts together what the site is built from, in build/site: the pages of docs/, and those below.
+"""Assembles the sources of the site in build/site: the pages of docs/, and those below.
 
-- The reference: an entry for each name in `parl_tf.__all__`, on the page of the room of the
-  package that the name comes from.
+- The reference: an entry for each name in `parl_tf.__all__`, on the page of the subpackage that
+  the name comes from.
 - README, CONTRIBUTING, SECURITY and CHANGELOG.
 
-A public name in code, such as `parl_tf.PARL`, becomes a link to its entry. A name that a page
-takes for public and that is not in `parl_tf.__all__` is an error. The package is read, not
-imported.
+A public name in code, such as `parl_tf.PARL`, becomes a link to its entry. A name that a page uses
+as public and that is not in `parl_tf.__all__` is an error. The package is read, not imported.
 """
 
 import pathlib
@@ -20,7 +19,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 OUT = ROOT / "build" / "site"
 
-# Page of the reference: its title, and the rooms whose names it shows; "" is the package itself.
+# Page of the reference: title, and the subpackages whose names it shows; "" is the package itself.
 REFERENCE = {
     "methods": ("Methods", ("defences",)),
     "attacks": ("Attacks and protocols", ("attacks", "protocols")),
@@ -43,33 +42,33 @@ BESIDE = {
 
 
 class PageError(Exception):
-    """A page that says something untrue about the package."""
+    """A page contradicts the package."""
 
 
 def public_names() -> dict[str, str]:
-    """Every name of `parl_tf.__all__`, and the room that it comes from."""
+    """Every name of `parl_tf.__all__`, and the subpackage that it comes from."""
     package = griffe.load("parl_tf", search_paths=[ROOT], allow_inspection=False)
-    rooms = {}
+    sources = {}
     for name in map(str, package.exports or ()):
         if name not in package.members:
-            raise PageError(f"parl_tf.__all__ has {name}, which parl_tf/__init__.py does not make.")
+            raise PageError(f"parl_tf.__all__ has {name}, which parl_tf/__init__.py lacks.")
         path = package.members[name].canonical_path.split(".")
-        rooms[name] = path[1] if len(path) > 2 else ""
-    return rooms
+        sources[name] = path[1] if len(path) > 2 else ""
+    return sources
 
 
 def reference(names: dict[str, str]) -> dict[str, str]:
     """The pages of the reference, from path to text."""
-    known = {room for _, rooms in REFERENCE.values() for room in rooms}
-    homeless = sorted(name for name, room in names.items() if room not in known)
-    if homeless:
+    known = {source for _, shown in REFERENCE.values() for source in shown}
+    unplaced = sorted(name for name, source in names.items() if source not in known)
+    if unplaced:
         raise PageError(
-            f"Expected names from the rooms in REFERENCE of docs/assemble.py. "
-            f"Received: {', '.join(f'{name} from parl_tf.{names[name]}' for name in homeless)}."
+            f"Expected names from the subpackages in REFERENCE of docs/assemble.py. "
+            f"Received: {', '.join(f'{name} from parl_tf.{names[name]}' for name in unplaced)}."
         )
     pages = {}
-    for page, (title, rooms) in REFERENCE.items():
-        entries = [f"::: parl_tf.{name}" for name, room in names.items() if room in rooms]
+    for page, (title, shown) in REFERENCE.items():
+        entries = [f"::: parl_tf.{name}" for name, source in names.items() if source in shown]
         pages[f"reference/{page}.md"] = "\n\n".join([f"# {title}", *entries, ""])
     return pages
 
@@ -101,7 +100,7 @@ def linked(path: str, text: str, names: dict[str, str]) -> str:
     for index, block in enumerate(blocks):
         if index % 2 == 0:
             blocks[index] = re.sub(r"(?<!\[)`parl_tf\.(?P<name>\w+)`", link, block)
-        elif path != "contributing.md":  # which shows the package from within
+        elif path != "contributing.md":  # which shows the package's internals
             for name in re.findall(r"\bparl_tf\.(\w+)", block):
                 check(name)
     return "".join(blocks)

@@ -1,6 +1,6 @@
-"""Has the reference take a docstring's "Example:" for what it is; mkdocs.yml names it.
+"""Makes the reference recognise a docstring's "Example:"; enabled in mkdocs.yml.
 
-griffe knows the section as "Examples:" alone, and would read the code in another as prose.
+griffe knows only the heading "Examples:", and would read the code under another one as prose.
 """
 
 import re
@@ -13,7 +13,7 @@ class Examples(griffe.Extension):
     """Renames the section before docstrings are parsed."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
-        """Renames it in the docstring of one object."""
+        """Renames it in one object's docstring."""
         if obj.docstring:
             obj.docstring.value = re.sub(
                 r"^( *)Example:$", r"\1Examples:", obj.docstring.value, flags=re.MULTILINE

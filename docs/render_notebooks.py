@@ -1,4 +1,4 @@
-"""Runs the notebooks and keeps the last picture of each in docs: pass names for some only."""
+"""Runs all notebooks, or the named ones, and keeps the last picture of each in docs/notebooks."""
 
 import base64
 import json

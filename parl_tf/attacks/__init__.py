@@ -1,6 +1,6 @@
-"""Attacks by name, and what each of them is. A new one is a file beside this one and an entry here.
+"""Attacks by name, and their properties. A new one is a file beside this one and an entry here.
 
-Nothing here imports TensorFlow, so that reports and `--help` know the attacks without it.
+Nothing here imports TensorFlow, so reports and `--help` know the attacks without it.
 """
 
 import dataclasses
@@ -15,15 +15,15 @@ __all__ = ["ATTACKS"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AttackEntry:
-    """What is known of an attack without importing it.
+    """The properties of an attack, known without importing it.
 
     Attributes:
         path: Its class, as "package.module:Class".
         label: Its name in papers and tables.
         gradient_based: Whether it follows the gradient of a loss through the model. White-box
             worst cases are over all attacks that do.
-        control: Whether it is no attack but a control, which ignores the model.
-        transfer_oriented: Whether it is made to fool other models than the one that it is crafted
+        control: Whether it is not an attack but a control, which ignores the model.
+        transfer_oriented: Whether it is made to fool models other than the one that it is crafted
             on.
         takes_restarts: Whether it draws at random, and so can be run several times.
         one_step: Whether it takes a single step along the gradient.
@@ -44,10 +44,10 @@ class AttackRegistry(Registry[Any]):
     """A mapping from attacks' names to their classes, with an `AttackEntry` for each.
 
     Args:
-        entries: By name, in the order of tables.
+        entries: The entries by name, in the order of tables.
 
     Attributes:
-        entries: The same, with what was registered since.
+        entries: The same, with those registered since.
 
     Example:
         >>> [name for name, entry in parl_tf.ATTACKS.entries.items() if entry.in_paper]
@@ -66,14 +66,14 @@ class AttackRegistry(Registry[Any]):
         """Adds an attack, such as one of your own, which reports and checks then know.
 
         Args:
-            name: Its name, that of its class's attribute `name`.
-            entry: What it is.
+            name: Its name, equal to the attribute `name` of its class.
+            entry: Its properties.
 
         Raises:
-            InputError: A name that is taken.
+            InputError: The name is taken.
         """
         if name in self.entries:
-            raise InputError(f"Expected a new name of an attack. Received: {name!r}, which exists.")
+            raise InputError(f"Expected a new attack name. Received: {name!r}, which is taken.")
         self.entries[name] = entry
         self._entries[name] = entry.path
 

@@ -21,15 +21,15 @@ TOLERANCE = 2.0**-22
 
 
 class Batch(NamedTuple):
-    """What an attack is given, as tensors.
+    """The inputs of an attack, as tensors.
 
     Attributes:
         images: float32 (batch, height, width, channels), pixels in [0, 1].
         labels: int64 (batch,), the true classes.
-        start: Of the shape of `images`, where to begin: a point drawn uniformly from the ball and
+        start: The starting point, of the shape of `images`: drawn uniformly from the ball and
             clipped to [0, 1] for an attack with a random start, else `images`.
         epsilon: float32 scalar, radius of the ball, in pixel units.
-        keys: int32 (batch, 2), seeds for all else that an attack draws for each image.
+        keys: int32 (batch, 2), seeds for all other random draws for each image.
     """
 
     images: tf.Tensor
@@ -44,15 +44,15 @@ class Attack(abc.ABC):
     """An untargeted L-infinity attack on images with pixels in [0, 1], given their true labels.
 
     An attack knows no threat model: it is given the model to craft on. Subclasses are frozen
-    dataclasses of their hyperparameters, implement `perturb`, and need not project or clip. What
-    kind of attack each is stands in `parl_tf.attacks.ATTACKS`.
+    dataclasses of their hyperparameters, implement `perturb`, and need not project or clip. Their
+    properties are registered in `parl_tf.ATTACKS`.
 
     Attributes:
         name: Its name on the command line and in records.
         random_start: Whether it begins at a random point of the ball instead of at the image.
         in_graph: Whether `perturb` is traced into a graph; else it runs eagerly.
-        restarts: How many times the attack is run, each from draws of its own; 1 for an attack
-            that draws nothing.
+        restarts: How many times the attack is run, each with its own random draws; 1 for an attack
+            without randomness.
 
     Example:
         >>> import dataclasses
@@ -82,14 +82,14 @@ class Attack(abc.ABC):
         Args:
             model: From images to the members' log-probabilities, (members, batch, classes); one
                 member for a single classifier.
-            batch: The images, and what is known of them.
+            batch: The images, labels, starting points and seeds.
 
         Returns:
             Tensor of the shape of the images.
         """
 
     def view(self, member: keras.Model | Logits) -> Logits:
-        """What the attack sees of a member: the member itself, or one with other gradients.
+        """The member as the attack uses it: itself, or a copy with modified gradients.
 
         Raises:
             InputError: A member that the attack cannot be run on.
@@ -120,7 +120,7 @@ class Attack(abc.ABC):
             The attack on that model.
 
         Raises:
-            InputError: A Keras model that returns probabilities, or is no classifier of images.
+            InputError: A Keras model that returns probabilities, or does not classify images.
         """
         return Crafter(self, model)
 
@@ -164,8 +164,8 @@ class Crafter:
             images: Array (n, height, width, channels), pixels in [0, 1].
             labels: Integer array (n,), the true classes.
             epsilon: Radius of the L-infinity ball, in pixel units of [0, 1].
-            seed: An image's random draws follow from (seed, restart, index) alone, not from the
-                batch that it is in.
+            seed: An image's random draws are determined by (seed, restart, index) alone, whatever
+                batch it is in.
             restart: Index of the run, from 0 to `restarts - 1`.
             first_index: Index of the first image, if the images are part of a larger set.
             batch_size: Images at a time; memory is bounded by it.
@@ -205,7 +205,7 @@ class Crafter:
     def _open(self, images: Any) -> Callable[..., tf.Tensor]:
         """Counts the model's classes and builds the graph, for images of one shape.
 
-        It takes any number of images and any strength, so one trace serves every call.
+        The graph takes any number of images and any strength, so one trace serves every call.
         """
         self._num_classes = count_classes(self._members, images)
         self._craft_batch = self._craft
@@ -218,7 +218,7 @@ class Crafter:
                 tf.TensorSpec((), tf.float32),
                 tf.TensorSpec((None, 2), tf.int32),
             ]
-            # A partial, as TensorFlow takes many models' graphs of one method for a mistake.
+            # A partial: TensorFlow warns of retracing if one method is traced for many models.
             self._craft_batch = tf.function(
                 functools.partial(self._craft), input_signature=signature
             )
@@ -227,7 +227,7 @@ class Crafter:
     def _draws(
         self, batch: Split, seed: int, restart: int, first_index: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Uniform draws from [-1, 1] for each pixel, and seeds, from each image's generator."""
+        """Uniform draws from [-1, 1] for each pixel, and seeds, both determined for each image."""
         sources = [(seed, restart, first_index + index) for index in range(len(batch))]
         keys = np.array([np.random.SeedSequence(s).generate_state(2) for s in sources])
         directions = np.zeros((1,) * batch.images.ndim)

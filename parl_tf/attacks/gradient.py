@@ -1,4 +1,4 @@
-"""Attacks along the gradient of a loss: the loss, how members are fused in it, and one step."""
+"""Attacks along the gradient of a loss: the loss, the fusion of members, and one step."""
 
 import dataclasses
 
@@ -20,11 +20,11 @@ class GradientAttack(Attack):
     """An attack along the gradient of a loss.
 
     Attributes:
-        loss: What is raised: "cross_entropy", or "margin", by how much the highest other logit
-            exceeds that of the true class (Carlini and Wagner 2017, arXiv 1608.04644, f6).
-        fusion: How members become one loss: "probabilities", the loss of the logarithm of their
-            mean probability; "logits", of their mean logits; "losses", the mean of their losses.
-            For a single classifier all three are the same.
+        loss: The loss to maximise: "cross_entropy", or "margin", by how much the highest other
+            logit exceeds that of the true class (Carlini and Wagner 2017, arXiv 1608.04644, f6).
+        fusion: How members are fused into one loss: "probabilities", the loss of the logarithm of
+            their mean probability; "logits", of their mean logits; "losses", the mean of their
+            losses. For a single classifier all three are the same.
 
     Raises:
         InputError: An unknown loss or fusion.
@@ -41,7 +41,7 @@ class GradientAttack(Attack):
         check_choice("fusion", self.fusion, FUSIONS)
 
     def objective(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        """The loss that the attack raises.
+        """The loss that the attack maximises.
 
         Args:
             labels: int64 (batch,), the true classes.
@@ -87,7 +87,7 @@ class GradientAttack(Attack):
 def gradient_step(images: tf.Tensor, gradient: tf.Tensor, step_size: tf.Tensor) -> tf.Tensor:
     """One step along the sign of the gradient, clipped to the pixel range.
 
-    CleverHans's `fast_gradient_method` on a gradient that was taken before. CleverHans's own takes
+    CleverHans's `fast_gradient_method` on a gradient computed beforehand. CleverHans's own computes
     it in one `tf.function` for all models, which keeps a graph of each as long as the process
     lives.
 

@@ -28,7 +28,7 @@ class FGSM(GradientAttack):
         >>> model = keras.Sequential([keras.Input((8, 8, 3)), mean])
         >>> images = np.full((2, 8, 8, 3), [0.6, 0.5, 0.4], "float32")
         >>> adversarial = parl_tf.FGSM()(model, images, np.array([0, 0]), epsilon=0.1)
-        >>> print(adversarial[0, 0, 0].round(2))  # of the true class's colour less
+        >>> print(adversarial[0, 0, 0].round(2))  # less of the true class's colour
         [0.5 0.6 0.5]
     """
 
@@ -78,9 +78,9 @@ class IterativeAttack(GradientAttack):
     def perturb(self, model: MemberLogits, batch: Batch) -> tf.Tensor:
         """CleverHans's projected gradient descent, from `batch.start`.
 
-        CleverHans's own function draws its start from TensorFlow's global generator, so that a
-        restart could not be repeated by itself, and takes epsilon as a Python number only, which
-        would cost a graph for each strength. These are its steps.
+        CleverHans's own function draws its start from TensorFlow's global generator, so a restart
+        could not be repeated by itself, and takes epsilon only as a Python number, which would need
+        a graph for each strength. The steps are the same.
         """
         step_size = self.step_for(batch.epsilon)
         adversarial = batch.start

@@ -25,11 +25,13 @@ def members_of(model: keras.Model | Logits) -> list[keras.Model | Logits]:
     """The members of an ensemble, or a single classifier.
 
     Raises:
-        InputError: Not a model or function, or a Keras model that returns probabilities or is no
-            classifier of images.
+        InputError: Not a model or function, or a Keras model that returns probabilities or does
+            not classify images.
     """
     if not callable(model):
-        raise InputError(f"Expected a model or a function to logits. Received: {model!r}.")
+        raise InputError(
+            f"Expected a model or a function that returns logits. Received: {model!r}."
+        )
     if isinstance(model, Ensemble):
         return list(model.members)
     if isinstance(model, keras.Model):
@@ -40,8 +42,8 @@ def members_of(model: keras.Model | Logits) -> list[keras.Model | Logits]:
 def member_logits(members: Sequence[keras.Model | Logits]) -> MemberLogits:
     """Members, models in inference mode, as one function from images to log-probabilities.
 
-    It returns log-probabilities, since the gradient of plain logits loses the true class's part
-    where float32 rounds its probability to 1. If members compute in half precision, gradients are
+    It returns log-probabilities, since the gradient of raw logits loses the true class's part where
+    float32 rounds its probability to 1. If members compute in half precision, gradients are
     multiplied by `LOSS_SCALE`: small ones would underflow and seem masked.
     """
     answers = [
@@ -82,6 +84,6 @@ def count_classes(members: Sequence[keras.Model | Logits], images: Any) -> int:
         if logits.ndim != 2 or len(logits) != len(few):
             raise InputError(f"Expected logits (batch, classes). Received: shape {logits.shape}.")
         if not np.isfinite(logits).all():
-            raise InputError("Expected finite logits. Received: NaN or infinite ones.")
+            raise InputError("Expected finite logits. Received: NaN or infinite values.")
         check_logits(logits)
     return logits.shape[1]

@@ -21,8 +21,8 @@ class MomentumAttack(IterativeAttack):
     """An attack whose steps follow the sign of an accumulated gradient.
 
     Attributes:
-        decay_factor: What remains of the accumulated gradient at each step. The other attributes
-            are those of `IterativeAttack`.
+        decay_factor: Factor on the accumulated gradient at each step. The other attributes are
+            those of `IterativeAttack`.
 
     Raises:
         InputError: A decay factor that is negative or not finite, or what `IterativeAttack`
@@ -42,11 +42,11 @@ class MomentumAttack(IterativeAttack):
             )
 
     def seen(self, images: tf.Tensor, keys: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """What the model is shown of the images in a step, differentiably: the images.
+        """The images shown to the model in a step, a differentiable function of `images`.
 
         Args:
             images: float32 (batch, height, width, channels), pixels in [0, 1].
-            keys: int32 (batch, 2), seeds for what is drawn for each image.
+            keys: int32 (batch, 2), seeds for the random draws for each image.
             step: int32 scalar, the number of the step.
         """
         return images
@@ -54,7 +54,7 @@ class MomentumAttack(IterativeAttack):
     def perturb(self, model: MemberLogits, batch: Batch) -> tf.Tensor:
         """CleverHans's momentum iterative method, from `batch.start`.
 
-        CleverHans's own function has no argument for the loss. These are its steps.
+        CleverHans's own function has no argument for the loss. The steps are the same.
         """
         step_size = self.step_for(batch.epsilon)
         adversarial = batch.start
@@ -71,7 +71,7 @@ class MomentumAttack(IterativeAttack):
     def _answers(
         self, images: tf.Tensor, *, model: MemberLogits, keys: tf.Tensor, step: tf.Tensor
     ) -> tf.Tensor:
-        """What the model answers to what it is shown of the images."""
+        """The model's outputs for the images shown to it."""
         return model(self.seen(images, keys, step))
 
 
@@ -79,8 +79,8 @@ class MomentumAttack(IterativeAttack):
 class MIM(MomentumAttack):
     """Momentum iterative method with the decay factor of PARL's paper.
 
-    0.01 is so little that the attack is all but BIM; `MIFGSM` has that of its authors. Attributes
-    and errors are those of `MomentumAttack`.
+    0.01 is so small that the attack is almost BIM; `MIFGSM` has its authors' decay factor.
+    Attributes and errors are those of `MomentumAttack`.
 
     Source: Dong et al. 2018, arXiv 1710.06081; PARL, arXiv 2112.04948, section 5; CleverHans.
 
@@ -127,16 +127,16 @@ class MDI2FGSM(MomentumAttack):
         smallest: The smallest size that an image may be shrunk to, relative to its own, in
             (0, 1]. Sizes from there to its own are equally likely.
         probability: How often an image is transformed, in [0, 1].
-        restarts: Number of runs, each with draws of its own. The other attributes are those of
-            `MomentumAttack`.
+        restarts: Number of runs, each with its own random draws. The other attributes are those
+            of `MomentumAttack`.
 
     Raises:
         InputError: A `smallest`, `probability` or `restarts` outside these ranges, or what
             `MomentumAttack` refuses.
 
     Source: Xie et al. 2019, arXiv 1803.06978. There images are enlarged (299 to 330 pixels); a
-    network of one input size needs them shrunk and padded with zeros instead, by the same ratio.
-    Here the size, the place and the decision are drawn for each image, not for a batch.
+    network of fixed input size needs them shrunk and padded with zeros instead, by the same ratio.
+    Here the size, the position and the decision are drawn for each image, not for a batch.
 
     Example:
         >>> import keras, numpy as np, parl_tf
@@ -162,7 +162,7 @@ class MDI2FGSM(MomentumAttack):
             raise InputError(f"Expected probability in [0, 1]. Received: {self.probability}.")
 
     def seen(self, images: tf.Tensor, keys: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """Each image shrunk to a random size and put at a random place, or as it is."""
+        """Each image shrunk to a random size and put at a random position, or unchanged."""
         seeds = tf.stack([keys[:, 0], keys[:, 1] + step], axis=1)
         draws = tf.map_fn(
             lambda seed: tf.random.stateless_uniform([4], seed),
@@ -189,7 +189,7 @@ def shrinking_matrices(size: int, shrunk: tf.Tensor, place: tf.Tensor) -> tf.Ten
     Args:
         size: Number of pixels.
         shrunk: float32 (batch,), the new number of pixels, whole and from 1 to `size`.
-        place: float32 (batch,), in [0, 1]: where in the free pixels the line begins.
+        place: float32 (batch,), in [0, 1]: how far into the free pixels the line begins.
 
     Returns:
         float32 (batch, size, size): new pixels from old ones, with half-pixel centres and

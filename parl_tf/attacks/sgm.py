@@ -20,7 +20,7 @@ class SGM(IterativeAttack):
     """Skip gradient method: PGD whose gradients prefer shortcuts to residual branches.
 
     Attributes:
-        residual_factor: Factor, in (0, 1], on the gradient that enters a residual branch, once a
+        residual_factor: Factor, in (0, 1], on the gradient that enters a residual branch, once per
             block; with 1 the attack is PGD.
         restarts: Number of random starts. The other attributes are those of `IterativeAttack`.
 
@@ -67,11 +67,11 @@ def scale_residual_gradients(member: Any, factor: float) -> keras.Model:
     Args:
         member: Functional Keras model whose blocks end in an addition (`keras.layers.Add` or
             `keras.ops.add`) of a shortcut and a branch with more convolutions behind it, in
-            functional models inside of it too.
-        factor: What the gradient is multiplied by where it enters a branch.
+            nested functional models too.
+        factor: Factor on the gradient where it enters a branch.
 
     Returns:
-        A model with the same outputs and other gradients; its weights are copies.
+        A model with the same outputs and scaled gradients; its weights are copies.
 
     Raises:
         InputError: A model that is not functional, has no such addition, or has convolutions in
@@ -83,7 +83,7 @@ def scale_residual_gradients(member: Any, factor: float) -> keras.Model:
         raise InputError(f"Expected a functional Keras model with shortcuts. Received: {member!r}.")
     check_convolutions_are_open(flat)
     depths: dict[int, int] = {}  # most convolutions on a path from the input, by tensor
-    kept: list[keras.KerasTensor] = []  # so that no id is given twice
+    kept: list[keras.KerasTensor] = []  # so that no id is reused
     additions = 0
 
     def call(operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
@@ -107,7 +107,7 @@ def scale_residual_gradients(member: Any, factor: float) -> keras.Model:
 
     def copy(operation: keras.Operation) -> keras.Operation:
         config = operation.get_config()
-        if "name" in config:  # those of several models may be one, which Keras refuses in a model
+        if "name" in config:  # nested models may reuse a name, which Keras refuses within a model
             config["name"] += f".{len(copies)}"
         copies.append((operation, type(operation).from_config(config)))
         return copies[-1][1]
@@ -115,8 +115,8 @@ def scale_residual_gradients(member: Any, factor: float) -> keras.Model:
     copied = keras.models.clone_model(flat, clone_function=copy, call_function=call)
     if not additions:
         raise InputError(
-            f"Expected a network with residual blocks. Received: {member.name!r}, which adds no "
-            "shortcut to a branch of more convolutions."
+            f"Expected a network with residual blocks. Received: {member.name!r}, which never adds "
+            "a shortcut to a branch with more convolutions."
         )
     for operation, its_copy in copies:
         if getattr(operation, "weights", None):

@@ -1,4 +1,4 @@
-"""Checks of the batches given to a model, in Python or as assertions in a graph."""
+"""Checks of the batches passed to a model, in Python or as assertions in a graph."""
 
 import contextlib
 import dataclasses
@@ -17,7 +17,7 @@ from parl_tf.errors import InputError
 PIXEL_TOLERANCE = 1e-3
 """How far pixels may lie outside [0, 1], as resizing may round past the ends."""
 
-# How TensorFlow reports a failed `_assert`, and an InputError raised in Python code it calls.
+# How TensorFlow reports a failed `_assert`, and an InputError raised in Python code that it calls.
 _ASSERTED = re.compile(
     r"\[Expected finite (pixels|labels|sample weights)(?: from 0 to (\d+))?[^\n]*? from\] "
     r"\[([^\s\]]+)\] \[to\] \[([^\s\]]+)\]"
@@ -152,7 +152,7 @@ def input_errors() -> Iterator[None]:
     """Translates TensorFlow's report of a failed check into an InputError.
 
     Raises:
-        InputError: The failed check, worded as by `check_images` and `check_examples`.
+        InputError: The failed check, with the message of `check_images` or `check_examples`.
     """
     try:
         yield
@@ -210,13 +210,13 @@ def _check_pixel_type(images: Any) -> None:
 
 
 def as_arrays(batch: Any) -> tuple[Any, Any, Any]:
-    """A batch of arrays or of the tensors of any library, split as Keras does, as NumPy's.
+    """A batch of arrays or any library's tensors, split as Keras does, as NumPy arrays.
 
     Args:
         batch: (images, labels) or (images, labels, sample weights); images may be a structure.
 
     Returns:
-        Images, labels and sample weights; None for what is not there.
+        Images, labels and sample weights; None for a missing part.
     """
     images, *others = keras.utils.unpack_x_y_sample_weight(batch)
     images = keras.tree.map_structure(_as_array, images)
@@ -225,5 +225,5 @@ def as_arrays(batch: Any) -> tuple[Any, Any, Any]:
 
 
 def _as_array(value: Any) -> np.ndarray:
-    """NumPy's array of a value; PyTorch's tensors are copied from their device."""
+    """A value as a NumPy array; PyTorch's tensors are copied from their device."""
     return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)

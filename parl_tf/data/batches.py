@@ -47,8 +47,8 @@ def training_batches(
         [0, 1], and int64 (batch_size,).
 
     Raises:
-        InputError: Images or labels that are not as in `Split`, or endless data; fewer examples
-            than one batch; a batch_size below 1; a negative shift, deviation or seed.
+        InputError: Images or labels that are not as described in `Split`, or endless data; fewer
+            examples than one batch; a batch_size below 1; a negative shift, deviation or seed.
 
     Example:
         >>> batches = parl_tf.training_batches(dataset.train, batch_size=16, seed=0, flip=False)

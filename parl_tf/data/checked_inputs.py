@@ -23,8 +23,8 @@ def checked_input(
 ) -> tuple[Any, bool]:
     """A replacement for `x` that checks each batch as Keras reads it.
 
-    Arrays are checked at once. Of anything else no more is read than Keras would have read: its
-    batches are checked when Keras reads them, in the same order and number.
+    Arrays are checked at once. Other data are checked batch by batch as Keras reads them, in the
+    same order and number; no more is read than Keras would have read.
 
     Args:
         check: What the model expects of its batches.
@@ -33,8 +33,8 @@ def checked_input(
         sample_weight: As for Keras's `fit`.
 
     Returns:
-        `x` or its replacement, and whether its batches are checked. They are not where the input
-        pipeline is out of reach: in data sets that are already distributed.
+        `x` or its replacement, and whether its batches are checked. They are not if the data set is
+        already distributed, as its input pipeline is then out of reach.
 
     Raises:
         InputError: Arrays, or a specification of batches, that cannot be used.
@@ -106,7 +106,7 @@ def _checked_generator(check: BatchCheck, batches: Generator) -> Generator[Any, 
 
 
 def _is_of_torch_or_grain(x: Any) -> bool:
-    """Whether Keras takes `x` for a data set of PyTorch or Grain; by names, as it does itself."""
+    """Whether Keras treats `x` as a data set of PyTorch or Grain; by names, as Keras does."""
     names, modules = ("DataLoader", "MapDataset", "IterDataset"), ("torch.utils.data", "grain.")
     return any(
         parent.__name__ in names and parent.__module__.startswith(modules)
@@ -115,10 +115,10 @@ def _is_of_torch_or_grain(x: Any) -> bool:
 
 
 def _data_set_of(batches: Any) -> tf.data.Dataset:
-    """A data set of PyTorch or Grain as one of TensorFlow: a pass over it is a pass over that.
+    """A data set of PyTorch or Grain as a TensorFlow one: a pass over one is a pass over the other.
 
-    As in Keras, the first batches are read an additional time; PyTorch's data loaders say how many
-    batches there are, if their own data set does, and no others.
+    As in Keras, the first batches are read an additional time. The number of batches is known only
+    for PyTorch's data loaders, and only if their own data set knows its length.
 
     Raises:
         InputError: No batch, or batches that have no type and number of dimensions in common.
@@ -133,7 +133,7 @@ def _data_set_of(batches: Any) -> tf.data.Dataset:
 
     first = list(itertools.islice(arrays(), _PEEKED))
     if not first:
-        raise InputError("Expected batches of images and labels. Received: data without a batch.")
+        raise InputError("Expected batches of images and labels. Received: no batch.")
     signature = keras.tree.map_structure(_common_spec, *first)
     data_set = tf.data.Dataset.from_generator(arrays, output_signature=signature)
     if length is None:
@@ -142,7 +142,7 @@ def _data_set_of(batches: Any) -> tf.data.Dataset:
 
 
 def _common_spec(*arrays: Any) -> tf.TensorSpec:
-    """What arrays of several batches have in common, of any number of examples."""
+    """The common specification of arrays of several batches, for any number of examples."""
     if any(not array.shape for array in arrays):
         raise InputError("Expected batches of images and labels. Received: single examples.")
     spec, *others = (tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in arrays)

@@ -21,7 +21,7 @@ PIXEL_STATISTICS = {
     "digits": ((0.3051,) * 3, (0.3240,) * 3),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-    # With the mean over images of the deviation within an image, which is often used instead.
+    # With the mean over images of the deviation within each image, which is often used instead.
     "cifar10-image-deviation": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "cifar100-image-deviation": ((0.5071, 0.4865, 0.4409), (0.2009, 0.1984, 0.2023)),
 }
@@ -79,13 +79,13 @@ def load_dataset(
     """Loads a data set into memory.
 
     Args:
-        name: "digits" (handwritten digits that scikit-learn carries, resized to 32x32x3),
+        name: "digits" (handwritten digits included in scikit-learn, resized to 32x32x3),
             "cifar10" or "cifar100" (through tensorflow-datasets, from a prepared folder).
         data_dir: Folder of tensorflow-datasets that holds the prepared data set; None for its
             default. Nothing is downloaded.
-        train_examples: Number of training examples; None for all that validation leaves.
+        train_examples: Number of training examples; None for all not used for validation.
         validation_fraction: Fraction of the training examples to validate on, in [0, 1).
-        validation_examples: Their number, in place of a fraction.
+        validation_examples: Number of these examples, instead of a fraction.
         seed: Determines which training examples are used for validation and for training.
 
     Returns:
@@ -127,7 +127,7 @@ def load_dataset(
     elif not 1 <= train_examples <= available:
         raise InputError(
             f"Expected train_examples from 1 to {available}, as {num_validation} examples of "
-            f"{name} are for validation. Received: {train_examples}."
+            f"{name} are used for validation. Received: {train_examples}."
         )
     order = np.random.default_rng(seed).permutation(len(train))
     validation = train.take(np.sort(order[:num_validation]))
@@ -147,7 +147,7 @@ def check_dataset(dataset: object) -> None:
 
 
 def _load_digits() -> tuple[Split, Split, tuple[str, ...]]:
-    """The 1,797 digits of scikit-learn; the 500 for testing are always the same."""
+    """The 1,797 digits of scikit-learn; the 500 test images are always the same."""
     import tensorflow as tf
     from sklearn.datasets import load_digits
 

@@ -92,9 +92,9 @@ def check_examples(images: Any, labels: Any, num_classes: int | None = None) -> 
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "ui":
         hint = ""
         if labels.ndim == 2 and len(labels) == len(images):
-            hint = " One-hot labels become integers by labels.argmax(axis=1)."
+            hint = " Convert one-hot labels to integers with labels.argmax(axis=1)."
         elif labels.shape == images.shape[:1] and labels.dtype.kind == "f":
-            hint = " Whole numbers become integers by labels.astype(int)."
+            hint = " Convert whole numbers to integers with labels.astype(int)."
         raise InputError(
             f"Expected {len(images)} integer labels, one per image. "
             f"Received: shape {labels.shape}, type {labels.dtype}.{hint}"
@@ -106,7 +106,7 @@ def check_examples(images: Any, labels: Any, num_classes: int | None = None) -> 
 
 
 def array_of(name: str, values: Any) -> np.ndarray:
-    """Values as a NumPy array; raises InputError if they have no common shape."""
+    """Values as a NumPy array; raises InputError if their shapes differ."""
     try:
         return np.asarray(values)
     except ValueError as error:

@@ -20,14 +20,14 @@ _FORMS = (
     "a parl_tf.Split, a pair (images, labels), or a finite tf.data.Dataset or other iterable of "
     "such pairs"
 )
-_MOST_BYTES = 1 << 33  # of images, when the data may be endless
+_MOST_BYTES = 1 << 33  # of images, if the data may be endless
 
 
 def as_arrays(data: Examples, part: str) -> tuple[Any, Any]:
     """Images and labels of examples in any form; their values are not checked.
 
     Args:
-        data: The examples. An iterable is read into memory to its end.
+        data: The examples. An iterable is read into memory completely.
         part: The part of a `Dataset` to use, "train" or "test".
 
     Returns:
@@ -101,7 +101,7 @@ def _elements(data: Any) -> Iterable[Any]:
         and int(data.cardinality()) == tf.data.INFINITE_CARDINALITY
     ):
         raise InputError(
-            "Expected finite data. Received: a tf.data.Dataset that repeats for ever. Leave out "
+            "Expected finite data. Received: a tf.data.Dataset that repeats forever. Leave out "
             "its repeat(), or limit it with data.take(n)."
         )
     if isinstance(data, keras.utils.PyDataset):  # its own iterator is endless
@@ -132,7 +132,7 @@ def _parts(data: Any) -> Iterator[tuple[Any, Any]]:
     for element in elements:
         images, labels = _pair(element)
         images, labels = array_of("images", images), array_of("labels", labels)
-        # Three dimensions are one example, unless there is a label per row: then gray images.
+        # Three dimensions are one example, or with a label for each row, grayscale images.
         if images.ndim == 3 and labels.shape != images.shape[:1]:
             images, labels = images[np.newaxis], labels[np.newaxis]
         if images.ndim < 3 or labels.ndim < 1:
@@ -180,7 +180,7 @@ def _pair(element: Any) -> tuple[Any, Any]:
     first, second = element
     if isinstance(first, tuple) and len(first) == 2 and _rank(first[0]) in (3, 4):
         raise InputError(
-            "Expected one pair (images, labels). Received: a pair of pairs, as keras.datasets "
+            "Expected one pair (images, labels). Received: a pair of pairs, such as keras.datasets "
             "returns for training and test. Pass one of them."
         )
     if _rank(first) in (1, 2) and _rank(second) == 4:

@@ -1,4 +1,4 @@
-"""ADP: members that disagree about the classes that are not the true one."""
+"""ADP: members that disagree about the wrong classes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -40,8 +40,8 @@ class ADP(Ensemble):
         ['entropy', 'log_determinant']
 
     Source: Pang et al. 2019, arXiv 1901.08846, equation 5. Departure from the authors' code: the
-    cross-entropy is that of the logits; theirs clips probabilities to at least 1e-7, so that an
-    example that is wrong beyond that has no gradient.
+    cross-entropy is that of the logits; theirs clips probabilities to at least 1e-7, so an example
+    whose true class has less has no gradient.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class ADP(Ensemble):
         """Mean entropy and mean logarithm of the determinant."""
         log_mean = log_mean_probability(forward.logits)
         entropy = -tf.reduce_sum(tf.exp(log_mean) * log_mean, axis=-1)
-        # The direction of a prediction without the true class is that of a softmax over the other
-        # classes, which a saturated prediction has too.
+        # A prediction without the true class has the direction of a softmax over the other classes,
+        # which is defined for a saturated prediction too.
         logits = tf.stack(forward.logits, axis=1)
         true = tf.one_hot(forward.classes, self.num_classes, on_value=True, off_value=False)
         others = tf.nn.softmax(tf.where(true[:, tf.newaxis], logits.dtype.min, logits))

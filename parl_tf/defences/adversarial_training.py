@@ -17,18 +17,19 @@ from parl_tf.tensors import LOSS_SCALE, log_mean_probability
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdversarialTraining:
-    """How the examples that the cross-entropy sees instead of the clean images are made: PGD.
+    """PGD settings for the examples that the cross-entropy sees instead of the clean images.
 
     Attributes:
         epsilon: Radius of the L-infinity ball, in pixel units of [0, 1].
         step_size: Size of a step, in pixel units, at most epsilon.
         num_steps: Number of steps from a uniform random start.
-        against: What they are made against: each of the "members" its own, or the "ensemble" the
+        against: What the examples are made against: "members", each its own, or "ensemble", the
             same for all.
-        batch_norm: Statistics of batch normalisation meanwhile: "moving", or those of the "batch".
+        batch_norm: Statistics of batch normalisation while crafting: "moving", or those of the
+            "batch".
 
-    Batch normalisation's moving statistics follow all passes in training mode: over the examples,
-    and over the images where a method's terms need them.
+    Batch normalisation's moving statistics are updated by all passes in training mode: over the
+    examples, and over the images if a method's terms need them.
 
     Raises:
         InputError: An epsilon outside (0, 1], a step_size outside (0, epsilon], no steps, or an
@@ -65,10 +66,10 @@ class AdversarialTraining:
 
     @classmethod
     def of(cls, given: object) -> "AdversarialTraining | None":
-        """What was given as `adversarial_training`: an instance, its attributes, or None.
+        """The value of an argument `adversarial_training`: an instance, its attributes, or None.
 
         Raises:
-            InputError: Something else, or attributes that there are not.
+            InputError: Something else, or unknown attributes.
         """
         names = [field.name for field in dataclasses.fields(cls)]
         if isinstance(given, Mapping) and set(given) <= set(names):
@@ -87,7 +88,7 @@ class AdversarialTraining:
         images: tf.Tensor,
         seed: tf.Tensor,
     ) -> list[tf.Tensor]:
-        """Makes one batch of adversarial examples a member.
+        """Makes a batch of adversarial examples for each member.
 
         Args:
             members: The classifiers.
@@ -96,7 +97,7 @@ class AdversarialTraining:
             seed: int32 tensor (2,), of the random starts.
 
         Returns:
-            For each member a tensor of the shape of `images`, a constant.
+            For each member a tensor of the shape of `images`, without gradient.
         """
         training = self.batch_norm == "batch"
 

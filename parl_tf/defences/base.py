@@ -1,4 +1,4 @@
-"""The ensemble every training method is a kind of; by itself the unprotected one."""
+"""The base class of every training method, which by itself is the unprotected ensemble."""
 
 import dataclasses
 import inspect
@@ -26,7 +26,7 @@ from parl_tf.tensors import log_mean_probability, majority_vote
 
 @keras.saving.register_keras_serializable(package="parl_tf")
 class Ensemble(CheckedModel):
-    """Classifiers trained together and asked together; the unprotected ensemble.
+    """Classifiers that are trained together and vote; the unprotected ensemble.
 
     The training loss is the members' cross-entropy, plus the weighted terms of a method, plus the
     members' own regularisation. `compile`, `fit`, `evaluate`, `predict` and `save` are Keras's;
@@ -41,23 +41,23 @@ class Ensemble(CheckedModel):
         members: At least two different functional Keras classifiers of the same input and number
             of classes, each from pixels in [0, 1] to logits.
         accuracy_weight: Weight of the cross-entropy.
-        member_reduction: How the members' cross-entropies become one: "sum" or "mean".
+        member_reduction: How the members' cross-entropies are combined: "sum" or "mean".
         adversarial_training: How to make the adversarial examples that the cross-entropy sees
             instead of the images: an `AdversarialTraining`, its attributes as a mapping, or None
-            for none. The method's own terms stay on the images as they are.
-        seed: Decides, with the number of the step, what is drawn while training.
+            for none. The method's own terms are still computed on the clean images.
+        seed: Determines, with the number of the step, the random draws in training.
         term_weights: Weight of each term of the method, by name. For subclasses.
-        reported: Names of what `terms` returns only to be shown. For subclasses.
-        differentiated: For a member, which of its gradients the terms hold; None if no term holds
-            gradients. For subclasses.
-        check_second_derivatives: Whether to check that terms about them can be trained. It is not
-            checked when an ensemble is loaded.
+        reported: Names of values that `terms` returns only for reporting. For subclasses.
+        differentiated: From a member to those of its gradients that the terms contain; None if
+            they contain none. For subclasses.
+        check_second_derivatives: Whether to check that terms with gradients can be trained. An
+            ensemble is not checked again when it is loaded.
         name: Name of the model.
 
     Raises:
-        InputError: Members that are not as described, layers whose gradients cannot be trained
-            where terms hold them, an unknown `member_reduction`, a negative seed, or a weight
-            that is not finite.
+        InputError: Members that are not as described, layers whose gradients the terms contain
+            but cannot train, an unknown `member_reduction`, a negative seed, or a weight that is
+            not finite.
 
     Example:
         >>> import keras, numpy as np, parl_tf
@@ -106,7 +106,7 @@ class Ensemble(CheckedModel):
         adversarial_training = AdversarialTraining.of(adversarial_training)
         super().__init__(name=name)
         self.members = members
-        # As bound methods these, which share the members' layers, are neither saved nor counted.
+        # These share the members' layers; as bound methods they are neither saved nor counted.
         self._differentiable = tuple(differentiable(member).__call__ for member in members)
         self.accuracy_weight = float(accuracy_weight)
         self.member_reduction = member_reduction
@@ -118,7 +118,7 @@ class Ensemble(CheckedModel):
             keras.metrics.Mean(name=term) for term in (*self.term_weights, *reported)
         ]
         self.vote_tracker = keras.metrics.Mean(name="vote_accuracy")
-        # `compile` goes by it whether the loss is scaled, and members carry their own.
+        # `compile` decides by it whether to scale the loss; members have their own policies.
         if any(layer.compute_dtype == "float16" for _, layer in self.named_layers()):
             self.dtype_policy = keras.DTypePolicy("mixed_float16")
         # The members are built and there is nothing else to build; without this, a model trained
@@ -130,8 +130,8 @@ class Ensemble(CheckedModel):
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Runs one member, under the tape that watches the inputs.
 
-        An override runs a member by `run_member`, or a part of it by a `DifferentiableNetwork`:
-        terms about gradients of a member's own call would be trained along wrong directions.
+        An override runs a member with `run_member`, or a part of it with a `DifferentiableNetwork`:
+        terms with gradients of a member's own call would be trained in wrong directions.
 
         Args:
             index: Which member.
@@ -144,7 +144,7 @@ class Ensemble(CheckedModel):
         return self.run_member(index, inputs, training), []
 
     def run_member(self, index: int, inputs: tf.Tensor, training: bool) -> tf.Tensor:
-        """A member's logits; in training mode as terms need them, which may hold gradients.
+        """A member's logits; in training mode, terms may differentiate their gradients.
 
         Args:
             index: Which member.
@@ -165,8 +165,8 @@ class Ensemble(CheckedModel):
     def terms(self, forward: ForwardPass) -> dict[str, tf.Tensor]:
         """The method's additions to the loss, as scalars before weighting.
 
-        Terms may be made of first derivatives, not of second ones; nor of the derivatives with
-        respect to scales and offsets of batch normalisation.
+        Terms may contain first derivatives, but not second ones, nor derivatives with respect to
+        scales and offsets of batch normalisation.
 
         Args:
             forward: The pass over the batch. Gradients with respect to its inputs come from its
@@ -181,7 +181,7 @@ class Ensemble(CheckedModel):
     def craft(
         self, images: tf.Tensor, labels: tf.Tensor, partners: tf.Tensor | None
     ) -> list[list[tf.Tensor]] | None:
-        """Makes what the cross-entropy sees in a training step, before anything is recorded.
+        """Makes the images that the cross-entropy sees in a training step, before recording.
 
         Args:
             images: Tensor (batch, height, width, channels), pixels in [0, 1].
@@ -189,8 +189,8 @@ class Ensemble(CheckedModel):
             partners: Images of an independent batch, if `fit` was given pairs, else None.
 
         Returns:
-            For each member its batches of images, constants that go with `labels`; its
-            cross-entropy is their sum. None for the images as they are.
+            For each member its batches of images, all with the labels `labels` and without
+            gradient; its cross-entropies over them are summed. None for the images themselves.
         """
         if self.adversarial_training is None:
             return None
@@ -203,14 +203,14 @@ class Ensemble(CheckedModel):
         return [[batch] for batch in examples]
 
     def step_seed(self, purpose: str) -> tf.Tensor:
-        """Seed for a draw of one training step.
+        """Seed for a random draw of one training step.
 
-        It follows from the ensemble's seed, the purpose and the number of the step, so a run that
-        was interrupted draws on as if it had not been. Each batch is a step, also where an
+        It is determined by the ensemble's seed, the purpose and the number of the step, so an
+        interrupted run draws the same when it is resumed. Each batch is a step, even if an
         optimizer accumulates the gradients of several.
 
         Args:
-            purpose: What is drawn; other purposes get other seeds.
+            purpose: Name of the draw; each has its own seed.
 
         Returns:
             int32 tensor (2,), for `crafting.uniform`.
@@ -235,7 +235,7 @@ class Ensemble(CheckedModel):
         return self._update_metrics(found, sample_weight)
 
     def test_step(self, data: Any) -> dict[str, Any]:
-        """The same loss and metrics on one batch as it is, members in inference mode."""
+        """The same loss and metrics on one unmodified batch, members in inference mode."""
         images, labels, sample_weight, _ = self._unpack(data)
         found = objective(self, images, labels, sample_weight, None, training=False)
         return self._update_metrics(found, sample_weight)
@@ -244,7 +244,7 @@ class Ensemble(CheckedModel):
         """The compiled loss of each example, before any weighting.
 
         Args:
-            labels: As they were given to `fit`.
+            labels: The labels as they were given to `fit`.
             logits: Tensor (batch, classes).
 
         Returns:
@@ -265,7 +265,7 @@ class Ensemble(CheckedModel):
         return self.compute_metrics(forward.inputs, forward.labels, fused, sample_weight)
 
     def get_config(self) -> dict[str, Any]:
-        """Members and arguments, enough to make an equal ensemble with other weights."""
+        """Members and arguments, enough to recreate the ensemble except for its weights."""
         return {
             "members": self.serialized_members(self.members),
             "accuracy_weight": self.accuracy_weight,

@@ -1,4 +1,4 @@
-"""A model of members that are asked together, on batches that are checked."""
+"""A model of members that vote, with checks of its batches."""
 
 import contextlib
 import inspect
@@ -23,9 +23,9 @@ class CheckedModel(PortableModel):
 
     A call returns the logarithm of the members' mean probability. `fit`, `evaluate`,
     `train_on_batch` and `test_on_batch` are Keras's. Each raises `InputError` for images or labels
-    of another kind, pixels outside [0, 1], labels outside the classes, and values that are not
-    finite, whether XLA compiles the step or not. No batch is read for this that Keras would not
-    have read.
+    of the wrong shape or type, pixels outside [0, 1], labels outside the classes, and values that
+    are not finite, whether XLA compiles the step or not. Batches that Keras would not read are not
+    read for this.
     """
 
     uses_partners: ClassVar[bool] = False
@@ -51,7 +51,7 @@ class CheckedModel(PortableModel):
         return log_mean_probability(self.member_logits(inputs, training=training))
 
     def member_logits(self, inputs: tf.Tensor, training: bool | None = None) -> list[tf.Tensor]:
-        """Each member's logits, one tensor (batch, classes) a member."""
+        """Each member's logits, one tensor (batch, classes) per member."""
         return [member(inputs, training=training) for member in self.members]
 
     def vote(self, inputs: tf.Tensor) -> Vote:
@@ -78,31 +78,31 @@ class CheckedModel(PortableModel):
         return tf.concat([self._vote_graph(batch).labels for batch in batches], axis=0).numpy()
 
     def named_layers(self) -> list[tuple[str, keras.Layer]]:
-        """All members and the layers in them, each behind the name of its member."""
+        """All members and their layers, each with the name of its member."""
         return [(m.name, layer) for m in self.members for layer in (m, *layers_in(m))]
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Called by `fit` when one of its epochs begins; they count from 0 to `epochs` - 1."""
+        """Called by `fit` at the beginning of each epoch, from 0 to `epochs` - 1."""
 
     def fit(self, *arguments: Any, **options: Any) -> keras.callbacks.History:
-        """Keras's `fit`, which also tells the method when an epoch begins.
+        """Keras's `fit`, which also calls `begin_epoch`.
 
         Under a strategy it trains as on one device: see `parl_tf.runtime.replicas`.
 
         Raises:
             InputError: Images, labels or sample weights that cannot be used; a strategy, or
-                something in the model, that would train otherwise than on one device.
+                something in the model, that would train differently than on one device.
         """
         check_distribution(self, self.named_layers())
         given = _named(keras.Model.fit, self, arguments, options)
         if isinstance(given.get("x"), tf.data.Dataset):
             self.build_metrics(given["x"].element_spec)
-        with self._told_of_epochs(given):
+        with self._hooked(given):
             return self._fit_checked(given)
 
     @contextlib.contextmanager
-    def _told_of_epochs(self, given: dict[str, Any]) -> Iterator[None]:
-        """Puts what calls `begin_epoch` before the callbacks that `fit` is given."""
+    def _hooked(self, given: dict[str, Any]) -> Iterator[None]:
+        """Inserts a callback for `begin_epoch` before those given to `fit`."""
         epochs = given.get("epochs", 1)
         hook = keras.callbacks.LambdaCallback(
             on_epoch_begin=lambda epoch, logs: self.begin_epoch(epoch, epochs)
@@ -127,7 +127,7 @@ class CheckedModel(PortableModel):
             named = dict(zip(("x", "y", "sample_weight"), parts, strict=True))
             self._check_data(named)
             given["validation_data"] = tuple(named.values())
-            # Not themselves: Keras tracks what a model holds.
+            # Only their ids: Keras tracks the attributes of a model.
             self._validating = (id(named["x"]), id(named["y"]))
         try:
             with input_errors():
@@ -164,7 +164,7 @@ class CheckedModel(PortableModel):
         return self._on_batch("test_on_batch", arguments, options)
 
     def _on_batch(self, name: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
-        """Keras's method of that name, on a batch that is checked before."""
+        """Keras's method of that name, on a batch that is checked first."""
         given = _named(getattr(keras.Model, name), self, arguments, options)
         self._check().check(tuple(given.get(part) for part in ("x", "y", "sample_weight")))
         return getattr(super(), name)(**given)
@@ -175,7 +175,7 @@ class CheckedModel(PortableModel):
         return BatchCheck(self.num_classes, self.uses_partners, ignored)
 
     def _check_data(self, given: dict[str, Any]) -> bool:
-        """Puts what checks its batches in the place of `x`; whether they are checked."""
+        """Replaces `x` by an input with checked batches; returns whether they are checked."""
         names = ("x", "y", "sample_weight")
         parts = [given.get(name) for name in names]
         given["x"], is_checked = checked_input(self._check(), *parts)
@@ -184,7 +184,7 @@ class CheckedModel(PortableModel):
     def _unpack(self, data: Any) -> tuple[tf.Tensor, tf.Tensor, Any, tf.Tensor | None]:
         """Images, labels, sample weights and partners of a batch, as they enter a step.
 
-        The graph has the checks too, for batches that reach it on another way.
+        The graph has the checks too, for batches that reach it some other way.
         """
         check = self._check()
         check.assert_valid(data)
@@ -193,7 +193,7 @@ class CheckedModel(PortableModel):
         return images, tf.convert_to_tensor(labels), sample_weight, next(iter(partners), None)
 
     def _image_type(self) -> tf.DType:
-        """The type that images are cast to: the widest that a member takes."""
+        """The type that images are cast to: the widest input type of a member."""
         types = {tf.as_dtype(member.inputs[0].dtype) for member in self.members}
         return max(types | {tf.float32}, key=lambda dtype: dtype.size)
 

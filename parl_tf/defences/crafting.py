@@ -1,4 +1,4 @@
-"""Images made for a training step: constants, which leave no trace in the members."""
+"""Crafts images for a training step, as constants and without changing the members."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -23,16 +23,16 @@ def ascend(
     """Follows the sign of a gradient upwards, inside L-infinity balls and [0, 1].
 
     Args:
-        objective: From images (batch, height, width, channels) to a scalar, the sum of a value of
-            each example. Traced once, whatever `num_steps` is, but on several replicas for each
-            step: what they sum up cannot be inside a loop.
-        start: The images to begin at.
+        objective: From images (batch, height, width, channels) to a scalar, the sum of one value
+            for each example. Traced once, whatever `num_steps` is, but on several replicas for
+            each step, as sums over replicas cannot be inside a loop.
+        start: The images to start from.
         centers: The centres of the balls, of the shape of `start`, pixels in [0, 1].
         epsilon: Radius of the balls, in pixel units.
         step_size: Size of a step, in pixel units.
         num_steps: Number of steps.
-        decay_factor: What is kept of the gradients of earlier steps, each example's divided by
-            its L1 norm. 0 for none.
+        decay_factor: Factor on the gradients of earlier steps, each example's divided by its L1
+            norm; 0 for no momentum.
 
     Returns:
         Tensor of the shape of `start`, through which no gradient flows.
@@ -66,11 +66,11 @@ def ascend(
 def step_number(optimizer: keras.optimizers.Optimizer) -> tf.Tensor:
     """Number of the step that an optimizer is about to make, from 0.
 
-    Under `gradient_accumulation_steps` the optimizer's `iterations` are updates of the weights, of
-    several batches each. Here each batch is a step. The count is saved with the optimizer.
+    Under `gradient_accumulation_steps` the optimizer's `iterations` count updates of the weights,
+    of several batches each. Here each batch is a step. The count is saved with the optimizer.
 
     Args:
-        optimizer: The optimizer, or a `LossScaleOptimizer` around it, whose own count stands still.
+        optimizer: The optimizer, or a `LossScaleOptimizer` around it, whose own count is constant.
 
     Returns:
         int32 tensor, a scalar.
@@ -85,12 +85,11 @@ def step_number(optimizer: keras.optimizers.Optimizer) -> tf.Tensor:
 def uniform(shape: tf.Tensor, seed: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     """Draws uniformly from [0, 1), the same with and without XLA; half precision may round to 1.
 
-    TensorFlow's own draw of floating-point numbers is another one under XLA, of integers not.
-    Replicas draw for the whole batch, and each takes its part: what an image gets does not depend
-    on their number.
+    TensorFlow's own floating-point draws differ under XLA; its integer draws do not. Replicas draw
+    for the whole batch, and each takes its part, so an image's draws do not depend on their number.
 
     Args:
-        shape: Shape of the result, the first dimension that of the batch.
+        shape: Shape of the result; the first dimension is the batch's.
         seed: int32 tensor (2,).
         dtype: Floating-point type of the result, to which multiples of 2**-24 are rounded.
     """
@@ -120,9 +119,9 @@ def random_start(centers: tf.Tensor, epsilon: tf.Tensor | float, seed: tf.Tensor
 
 @contextlib.contextmanager
 def kept_state(models: Sequence[keras.Model]) -> Iterator[None]:
-    """Puts back, at the end, what passes in training mode change without an optimizer.
+    """Restores at the end the state that passes in training mode change without an optimizer.
 
-    These are the moving statistics of batch normalisation and the states of random layers.
+    This is the moving statistics of batch normalisation and the states of random layers.
     """
     variables = [variable for model in models for variable in model.non_trainable_variables]
     values = [tf.identity(variable.value) for variable in variables]

@@ -23,16 +23,16 @@ from parl_tf.tensors import widened
 class DVERGE(Ensemble):
     """Diversifying vulnerabilities.
 
-    In each step every member makes, near each image and from the member's own features, an image
-    that it sees as another one, its partner; all other members learn to classify it as the image
-    that it was. There is no cross-entropy of the images themselves. Which layer's features are
-    meant is drawn from (seed, epoch) as `fit` begins an epoch, the same for all members, and
-    reported as `layer`: convolutions count from 1, the last number means the logits.
+    In each step every member distils images: near each image it finds one whose features, in that
+    member, are those of another image, the partner. All other members learn to classify it with the
+    label of the original image. There is no cross-entropy on the images themselves. The layer of
+    the features is drawn from (seed, epoch) when `fit` begins an epoch, the same for all members,
+    and reported as `layer`: convolutions count from 1, and the last number means the logits.
 
-    Members begin from those of a trained unprotected ensemble. Partners come from an independent
+    Members start from those of a trained unprotected ensemble. Partners come from an independent
     batch if `fit` is given pairs (`parl_tf.paired_batches`), else from a permutation of the same
-    batch. Validation is of the images as they are; `vote_accuracy` in training is of what members
-    saw, each an image of its own.
+    batch. Validation is on the images themselves; `vote_accuracy` in training is on the distilled
+    images, which differ between members.
 
     Args:
         members: As for `Ensemble`. With members of different depth, layers are drawn from those
@@ -40,14 +40,14 @@ class DVERGE(Ensemble):
         epsilon: Radius of the L-infinity ball around an image, in pixel units of [0, 1].
         step_size: Size of a step, in pixel units.
         num_steps: Number of steps.
-        decay_factor: What each step keeps of earlier gradients.
-        distillation_batch_norm: Statistics of batch normalisation meanwhile: those of the
+        decay_factor: Factor on earlier gradients in each step.
+        distillation_batch_norm: Statistics of batch normalisation while distilling: those of the
             "batch", or "moving".
-        distillation_moves_statistics: Whether distillation by the statistics of the batch moves
-            the moving statistics of what is before the layer that it distils from, as in the
+        distillation_moves_statistics: Whether distillation with the statistics of the batch updates
+            the moving statistics of the layers up to the one that it distils from, as in the
             authors' code: in each of its steps by the images and then by their partners, which
-            are run anew for it. Otherwise a training step leaves no trace of it.
-        **options: As for `Ensemble`. With adversarial training each member also learns its
+            are run again for it. Otherwise distillation does not change them.
+        **options: As for `Ensemble`. With adversarial training each member is also trained on its
             adversarial examples.
 
     Raises:
@@ -95,8 +95,8 @@ class DVERGE(Ensemble):
         check_choice("distillation_batch_norm", distillation_batch_norm, ("batch", "moving"))
         if distillation_moves_statistics and distillation_batch_norm != "batch":
             raise InputError(
-                "Distillation by moving statistics does not move them. Expected "
-                "distillation_moves_statistics with distillation_batch_norm='batch' only. "
+                "Distillation with moving statistics does not update them. Expected "
+                "distillation_moves_statistics only with distillation_batch_norm='batch'. "
                 f"Received: {distillation_batch_norm!r}."
             )
         super().__init__(members, reported=["layer"], **options)
@@ -120,13 +120,13 @@ class DVERGE(Ensemble):
         return int(np.random.default_rng((self.seed, epoch)).integers(1, self.num_layers + 1))
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Changes the layer."""
+        """Sets the layer of the epoch."""
         self._layer = self.layer_of_epoch(epoch)
         self._reported_layer.assign(self._layer)
         self.make_train_function()
 
     def make_train_function(self, force: bool = False) -> Any:
-        """Makes the graph of `train_step` for the epoch's layer, or takes the one made before.
+        """Makes the graph of `train_step` for the epoch's layer, or reuses an earlier one.
 
         The layer is part of the graph: only the network up to it is run.
         """
@@ -141,7 +141,7 @@ class DVERGE(Ensemble):
     def craft(
         self, images: tf.Tensor, labels: tf.Tensor, partners: tf.Tensor | None
     ) -> list[list[tf.Tensor]]:
-        """For each member the images that the other members made."""
+        """For each member the images that the other members distilled."""
         if partners is None:
             seed = self.step_seed("partners")
             order = tf.argsort(gathered(uniform(tf.shape(images)[:1], seed, tf.float32)))
@@ -160,7 +160,7 @@ class DVERGE(Ensemble):
     def _distil(
         self, index: int, images: tf.Tensor, partners: tf.Tensor, training: bool
     ) -> tf.Tensor:
-        """Images near `images` that a member sees as `partners`, in the epoch's layer."""
+        """Images near `images` with a member's features of `partners` in the epoch's layer."""
         output = self._layer_outputs[index][self._layer - 1]
         features = DifferentiableNetwork(self.members[index], [output])
         moves = self.distillation_moves_statistics
@@ -182,7 +182,7 @@ class DVERGE(Ensemble):
         )
 
     def terms(self, forward: Any) -> dict[str, tf.Tensor]:
-        """Nothing to add to the loss; the epoch's layer, to be shown."""
+        """Nothing to add to the loss; the epoch's layer, for reporting."""
         return {"layer": tf.identity(self._reported_layer)}
 
     def get_config(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What training methods did before an argument was there, for files that lack it.
+"""The behaviour of training methods before an argument was added, for files that lack it.
 
 Imports no TensorFlow, so that the configuration of a run can be read without it.
 """
@@ -11,4 +11,4 @@ FORMER_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "guardian": {"stem_tap": None, "norms": "differentiated", "correlation": "pearson"},
     "trs": {"smoothness_scale": "example", "move_half": True, "batch_size": None},
 }
-"""Values of the arguments that came later, by the name of the method and of the argument."""
+"""Values of arguments that were added later, by the names of the method and the argument."""

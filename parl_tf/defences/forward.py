@@ -1,4 +1,4 @@
-"""What a method's terms get: one pass of all members over a batch."""
+"""The input of a method's terms: one pass of all members over a batch."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,15 +9,15 @@ from parl_tf.tensors import LOSS_SCALE, summed_gradients
 
 
 class ForwardPass(NamedTuple):
-    """What one pass of all members over a batch left behind, for a method's terms.
+    """The results of one pass of all members over a batch, for a method's terms.
 
     Attributes:
         inputs: Tensor (batch, height, width, channels), pixels in [0, 1].
         labels: The labels as they were given to `fit`.
-        classes: int64 tensor (batch,), the same as numbers of classes.
-        logits: One tensor (batch, classes) a member, at least float32.
+        classes: int64 tensor (batch,), the labels as class numbers.
+        logits: One tensor (batch, classes) per member, at least float32.
         layers: For each member, the outputs that its `forward_member` returned beside logits.
-        example_losses: One tensor (batch,) a member, the compiled loss of each example.
+        example_losses: One tensor (batch,) per member, the compiled loss of each example.
         tape: Persistent tape that watched `inputs` throughout, no longer recording.
         training: Whether members were in training mode.
     """
@@ -37,19 +37,19 @@ class ForwardPass(NamedTuple):
 
 
 def class_numbers(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
-    """Labels as int64 (batch,), whether they were numbers or one-hot."""
+    """Labels as int64 (batch,), from numbers or one-hot labels."""
     if labels.shape.rank == 2 and labels.shape[-1] == num_classes:
         return tf.argmax(labels, axis=-1)
     return tf.cast(tf.reshape(labels, (-1,)), tf.int64)
 
 
 def after(gradients: Sequence[Any], losses: Sequence[tf.Tensor]) -> list[Any]:
-    """Gradients that an optimizer gets when the losses, and all that they read, are computed.
+    """Gradients that reach an optimizer only after the losses, and all they read, are computed.
 
-    TensorFlow's graph optimizer leaves out an order of reading and writing that also follows from
-    the flow of data, and may take that flow apart afterwards: the optimizer's one operation on
-    all gradients becomes one for each. A pass whose weights' own gradients do not depend on their
-    values, such as PARL's on biases, then read them while they were updated.
+    TensorFlow's graph optimizer drops an ordering of reads and writes that data dependencies imply,
+    and may then remove these dependencies: the optimizer's one operation on all gradients becomes
+    one for each. A pass could then read weights while they are updated if their own gradients do
+    not depend on their values, such as PARL's biases.
     """
     with tf.control_dependencies(losses):
         return [gradient if gradient is None else tf.identity(gradient) for gradient in gradients]

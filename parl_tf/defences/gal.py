@@ -41,7 +41,7 @@ class GAL(Ensemble):
 
     Source: Kariyappa and Qureshi 2019, arXiv 1901.09981, equations 5 and 6. Departures from the
     common port (github.com/zjysteven/DVERGE): noisy images are clipped to [0, 1], and members run
-    once a step, so that moving statistics move once.
+    once per step, so moving statistics are updated once.
     """
 
     def __init__(

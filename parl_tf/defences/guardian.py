@@ -29,37 +29,37 @@ class Guardian(Ensemble):
     """The ensemble of PARL's successor.
 
     The penalty is the product of two sums over K layers and pairs of members, divided by K. One
-    is of the cosines of their weight gradients, that of layer k being the gradient of its summed
+    sums the cosines of their weight gradients, that of layer k being the gradient of its summed
     output with respect to the kernels of convolutions 1 to k (reported as `kernel_cosine`). The
-    other is of the correlations, across the batch, of their units' outputs, the mean over a
-    layer's units (reported as `output_correlation`).
+    other sums the correlations of their units' outputs across the batch, averaged over a layer's
+    units (reported as `output_correlation`).
 
     Its authors train it on networks without batch normalisation after the stem
     (`NETWORKS["resnet20-bare-stem"]`).
 
     Args:
-        members: As for `Ensemble`. Their convolutions are found in their graphs; the first K have
-            kernels of the same shapes in all members.
-        num_layers: K, how many layers are compared.
+        members: As for `Ensemble`. Their convolutions are found in their graphs; the first K must
+            have kernels of the same shapes in all members.
+        num_layers: K, the number of layers compared.
         diversity_weight: Weight of the penalty (gamma).
         stem_tap: What is compared of the first layer, in both factors: "activation", the
             activation behind the convolution (and its normalisation, if it has one), or
-            "convolution", its raw output; None for what `tap` says. The sum of a raw output has
-            the same gradient in all members, so that the first cosine is then always 1.
-        tap: The same of the other layers. Either way a network and its copy with negated
-            channels, the same function, look different to the penalty: on raw outputs through the
+            "convolution", its raw output; None for the value of `tap`. The sum of a raw output
+            has the same gradient in all members, so the first cosine is then always 1.
+        tap: The same for the other layers. Either way the penalty sees a network and its copy with
+            negated channels, which is the same function, as different: on raw outputs through the
             correlation, on activations through the kernels' gradients.
         norms: "constant" stops gradients at the norms in the cosine; "differentiated" lets them
             through. The value is the same.
         correlation: "biased" for the covariance, a mean over the n images of the batch, divided
-            by deviations of n - 1 degrees of freedom, which is (n - 1) / n times Pearson's
+            by deviations with n - 1 degrees of freedom, which is (n - 1) / n times Pearson's
             correlation; or "pearson".
         member_reduction: As for `Ensemble`.
         **options: As for `Ensemble`.
 
     Raises:
         InputError: What `Ensemble` and `expose_layers` refuse, an unknown choice, or kernels of
-            other shapes.
+            different shapes.
 
     Example:
         >>> import parl_tf
@@ -69,8 +69,8 @@ class Guardian(Ensemble):
         >>> [term.name for term in ensemble.term_trackers]
         ['penalty', 'kernel_cosine', 'output_correlation']
 
-    Source: arXiv 2112.04948 v2 (WACV 2025), section 3. Its text has raw outputs of all layers and
-    Pearson's correlation; the defaults are what the authors' code computes.
+    Source: arXiv 2112.04948 v2 (WACV 2025), section 3. Its text uses raw outputs of all layers and
+    Pearson's correlation; the defaults are those of the authors' code.
     """
 
     former_arguments = FORMER_ARGUMENTS["guardian"]
@@ -110,7 +110,7 @@ class Guardian(Ensemble):
         self.norms = norms
         self.correlation = correlation
         self._taps = taps
-        # As bound methods these are neither saved nor counted beside the members.
+        # As bound methods these are neither saved nor counted in addition to the members.
         sums = [LayerSums(member, num_layers, tap=self._taps) for member in self.members]
         self._sums = tuple(each.__call__ for each in sums)
         self._passes = tuple(map(self._pass_of, self.members, sums))
@@ -125,14 +125,14 @@ class Guardian(Ensemble):
             )
 
     def _pass_of(self, member: keras.Model, sums: LayerSums) -> Callable[..., Any]:
-        """What gives a member's logits, the compared outputs, and what their sums are made of."""
+        """A function to a member's logits, its compared outputs, and the sources of their sums."""
         layers = layer_outputs(member, self.num_layers, tap=self._taps)
         logits = flattened(member).outputs[0]
         outputs = [logits, *layers, *sums.sources]
         return DifferentiableNetwork(member, outputs).__call__
 
     def _kernels(self, member: keras.Model) -> list[list[keras.Variable]]:
-        """For each compared layer the kernels of its convolution."""
+        """For each compared layer, the kernels of its convolution."""
         return _kernels(member, self.num_layers)
 
     def watched(self) -> list[Any]:
@@ -142,7 +142,7 @@ class Guardian(Ensemble):
     def forward_member(
         self, index: int, inputs: tf.Tensor, training: bool
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Logits; the outputs of the layers to compare, and what is differentiated for them."""
+        """Logits; the outputs of the compared layers, and the tensors to differentiate for them."""
         logits, *found = self._passes[index](inputs, training=training)
         outputs, sources = found[: self.num_layers], found[self.num_layers :]
         return logits, [*outputs, *self._sums[index](sources)]
@@ -198,7 +198,7 @@ class Guardian(Ensemble):
 
 
 def _kernels(member: keras.Model, num_layers: int) -> list[list[keras.Variable]]:
-    """For each of a member's first convolutions its kernels."""
+    """For each of a member's first convolutions, its kernels."""
     layers = main_convolutions(member, num_layers)
     return [[weight for weight in layer.weights if len(weight.shape) > 1] for layer in layers]
 
@@ -206,8 +206,8 @@ def _kernels(member: keras.Model, num_layers: int) -> list[list[keras.Variable]]
 def _correlation(outputs: Sequence[tf.Tensor], *, biased: bool) -> tf.Tensor:
     """Sum over pairs of the mean over units of the correlation across the batch.
 
-    Pearson's is the cosine of what is left of a unit's outputs without their mean; a unit that
-    does not vary has correlation 0.
+    Pearson's is the cosine of the units' outputs minus their means; a unit that does not vary has
+    correlation 0.
     """
     centered = []
     for output in outputs:

@@ -1,4 +1,4 @@
-"""The loss that a training step goes down, and that validation shows."""
+"""The loss that training minimises and validation reports."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class Objective(NamedTuple):
-    """The loss of one batch, and what it is made of.
+    """The loss of one batch, and its parts.
 
     Attributes:
         loss: A scalar.
-        forward: The pass over the batch that the method's terms are about.
+        forward: The pass over the batch that the method's terms are computed from.
         terms: The cross-entropy and the method's terms, scalars before weighting, by name.
     """
 
@@ -42,9 +42,9 @@ def objective(
     Args:
         ensemble: A compiled ensemble.
         images: Tensor (batch, height, width, channels), pixels in [0, 1].
-        labels: As they were given to `fit`.
-        sample_weight: The same; None for none.
-        views: For each member what its cross-entropy is of, if not of the images: see
+        labels: The labels as they were given to `fit`.
+        sample_weight: The sample weights as they were given to `fit`, or None.
+        views: For each member the batches for its cross-entropy, if not the images: see
             `Ensemble.craft`.
         training: Whether members are in training mode.
 
@@ -53,7 +53,7 @@ def objective(
     """
     loss_of = logits_loss(ensemble.loss)
     indices = range(len(ensemble.members))
-    # What was crafted is for the cross-entropy; terms, if any, need a pass over the images.
+    # Crafted images are for the cross-entropy; terms, if any, need a pass over the clean images.
     separate = views is not None and bool(ensemble.term_weights)
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         if views is None or separate:
@@ -67,7 +67,7 @@ def objective(
             ]
         logits = [widened(member_logits) for member_logits, _ in passes]
         losses = [example_losses(loss_of, labels, member_logits) for member_logits in logits]
-    # Keras keeps what the last call of a layer added, and more calls may follow.
+    # Keras keeps only the losses that the last call of a layer added, and more calls may follow.
     regularizations = list(ensemble.losses)
     layers = [member_layers for _, member_layers in passes]
     classes = class_numbers(labels, ensemble.num_classes)
@@ -78,7 +78,7 @@ def objective(
         for view in views[index][len(answers) :] if views else []:
             answers.append(widened(ensemble.run_member(index, view, training)))
         cross_entropies += [loss_of(labels, answer, sample_weight) for answer in answers]
-    # Keras has divided means by the number of replicas, which `train_step` does with all.
+    # Keras divides means by the number of replicas; `train_step` does so for the whole loss.
     cross_entropy = tf.add_n(cross_entropies) * num_replicas()
     if ensemble.member_reduction == "mean":
         cross_entropy /= len(ensemble.members)
@@ -92,7 +92,7 @@ def objective(
 
 
 def example_losses(loss: keras.losses.Loss, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """A loss of each example, before any weighting: `Ensemble.example_losses`."""
+    """The loss of each example, before any weighting: `Ensemble.example_losses`."""
     logits = widened(logits)
     labels = tf.cast(labels, logits.dtype) if labels.dtype.is_floating else labels
     return tf.reshape(loss.call(labels, logits), (-1,))
@@ -104,7 +104,7 @@ def logits_loss(loss: Any) -> keras.losses.Loss:
     Raises:
         InputError: It does not, or does not say so.
     """
-    own = type(loss).__module__.split(".")[0] != "keras"  # somebody's own speaks for itself
+    own = type(loss).__module__.split(".")[0] != "keras"  # a user's own loss is trusted
     if not isinstance(loss, keras.losses.Loss) or not getattr(loss, "from_logits", own):
         raise InputError(
             "Members return logits. Expected compile(loss=...) to be a loss object that takes "

@@ -1,4 +1,4 @@
-"""PARL: members whose early layers look at the input from different directions."""
+"""PARL: members whose early layers have input gradients in different directions."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,21 +24,21 @@ class PARL(Ensemble):
     """Pairwise adversarially robust loss.
 
     The penalty is the cosine similarity of every two members' input gradients, one gradient for
-    each of their first layers (of the layer's summed output), added up over layers and pairs and
+    each of their first layers (of the layer's summed output), summed over layers and pairs and
     averaged over examples. With N members and K layers it lies in
-    [-K * N / 2, K * N * (N - 1) / 2]: near the lower end it is saturated and drives nothing. Each
+    [-K * N / 2, K * N * (N - 1) / 2]: near the lower end it is saturated and has no effect. Each
     layer's part is reported as `penalty_1` to `penalty_K`.
 
     Args:
         members: As for `Ensemble`. Their convolutions are found in their graphs.
-        num_layers: K, how many layers are compared.
+        num_layers: K, the number of layers compared.
         diversity_weight: Weight of the penalty (gamma 2).
         tap: What is compared: "activation", the activation behind each convolution, or
-            "convolution", its raw output. The penalty is blind on raw outputs: a network and its
-            copy with negated channels, the same function, look different to it.
-        penalty_batch_norm: Statistics of batch normalisation under the penalty: "moving", so
-            that an example's gradients are its own, or "batch", as in the training pass.
-        layer_reduction: How layers are put together: "sum" or "mean".
+            "convolution", its raw output. On raw outputs the penalty is misled: it sees a network
+            and its copy with negated channels, which is the same function, as different.
+        penalty_batch_norm: Statistics of batch normalisation for the penalty: "moving", so that an
+            example's gradients do not depend on the others, or "batch", as in the training pass.
+        layer_reduction: How layers are combined: "sum" or "mean".
         cosine: What is penalised: the "signed" cosine, its "absolute" value or its "positive"
             part.
         **options: As for `Ensemble`; `accuracy_weight` is the paper's gamma 1.
@@ -90,8 +90,8 @@ class PARL(Ensemble):
         self.penalty_batch_norm = penalty_batch_norm
         self.layer_reduction = layer_reduction
         self.cosine = cosine
-        # These share the members' layers. Kept as bound methods, which Keras does not look into,
-        # they are neither saved nor counted a second time.
+        # These share the members' layers. Keras does not inspect bound methods, so they are neither
+        # saved nor counted a second time.
         sums = [LayerSums(member, num_layers, tap=tap) for member in self.members]
         self._sums = tuple(each.__call__ for each in sums)
         self._passes = tuple(map(self._pass_of, self.members, sums))
@@ -102,7 +102,7 @@ class PARL(Ensemble):
         return self.term_weights["penalty"]
 
     def _pass_of(self, member: keras.Model, sums: LayerSums) -> Callable[..., Any]:
-        """What gives a member's layers, behind its logits where one pass gives both."""
+        """A function to a member's layers, after its logits if one pass gives both."""
         if self.penalty_batch_norm == "batch":
             logits = flattened(member).outputs[0]
             return DifferentiableNetwork(member, [logits, *sums.sources]).__call__
@@ -111,11 +111,11 @@ class PARL(Ensemble):
     def forward_member(
         self, index: int, inputs: tf.Tensor, training: bool
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Logits, and for each layer to compare what is differentiated for it."""
+        """Logits, and for each compared layer the tensor to differentiate."""
         if self.penalty_batch_norm == "batch":
             logits, *layers = self._passes[index](inputs, training=training)
         else:
-            layers = self._passes[index](inputs)  # before training moves the statistics
+            layers = self._passes[index](inputs)  # before training updates the statistics
             logits = self.run_member(index, inputs, training)
         return logits, self._sums[index](layers)
 

@@ -1,4 +1,4 @@
-"""What Keras's saving and exporting need to know of a model that is made of others."""
+"""Saving and exporting, with Keras, of a model that consists of other models."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -16,17 +16,17 @@ _CANNOT_BE_LOADED = (
 
 
 class PortableModel(keras.Model):
-    """A model whose parts are built before it is ever called, saved and exported as if it were.
+    """A model whose parts are built, which can be saved and exported before it is ever called.
 
     A subclass sets `built` and has `image_shape`, (height, width, channels).
     """
 
     image_shape: Any
     former_arguments: ClassVar[Mapping[str, Any]] = {}
-    """What was done before an argument was there: its value where a configuration lacks it."""
+    """Values of arguments that were added later, for configurations that lack them."""
 
     def build_optimizer(self) -> None:
-        """Makes the optimizer's variables, unless they are there."""
+        """Makes the optimizer's variables, unless they exist."""
         if getattr(self, "optimizer", None) is not None and not self.optimizer.built:
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)
@@ -34,8 +34,8 @@ class PortableModel(keras.Model):
     def make_train_function(self, force: bool = False) -> Any:
         """Makes the graph of `train_step`, after the optimizer's variables.
 
-        A graph that makes variables while it is traced is traced a second time, and tracing takes
-        longer than many steps.
+        A graph that makes variables while it is traced is traced again, and tracing takes longer
+        than many steps.
 
         Raises:
             InputError: There is nothing to train.
@@ -50,7 +50,7 @@ class PortableModel(keras.Model):
         return super().make_train_function(force)
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        """Keras's, which under a strategy takes a batch away to build a model from.
+        """Keras's, which under a strategy consumes a batch to build a model.
 
         The parts are built; only metrics given to `compile` may need it, if `build_metrics` was
         not called.
@@ -59,7 +59,7 @@ class PortableModel(keras.Model):
             super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
 
     def build_metrics(self, batch: Any) -> None:
-        """Makes the variables of metrics given to `compile`, where Keras would take a batch for it.
+        """Makes the variables of metrics given to `compile`, for which Keras would consume a batch.
 
         Args:
             batch: Shapes and types of a batch, as a data set has them in `element_spec`.
@@ -75,7 +75,7 @@ class PortableModel(keras.Model):
 
         Args:
             loss: The loss of a batch, a scalar.
-            count: How many examples it is of.
+            count: Number of examples in the batch.
         """
         self._loss_tracker.update_state(loss, sample_weight=count)
 
@@ -86,7 +86,7 @@ class PortableModel(keras.Model):
         zipped: bool | None = None,
         **options: Any,
     ) -> None:
-        """Keras's `save`, where what it writes can be loaded again.
+        """Keras's `save`, limited to files that Keras can load again.
 
         Args:
             filepath: A file that ends in `.keras`; with `zipped=False` a new folder.
@@ -95,7 +95,7 @@ class PortableModel(keras.Model):
             **options: Keras's.
 
         Raises:
-            InputError: Another ending, or a folder that is there.
+            InputError: Another ending, or a folder that exists.
         """
         path = str(filepath)
         if zipped is False:
@@ -116,7 +116,7 @@ class PortableModel(keras.Model):
         """
         configs = [keras.saving.serialize_keras_object(member) for member in members]
         layers = [layer for each in configs for layer in each["config"].get("layers", ())]
-        # In these files it leaves out where the classes of layers come from.
+        # Such files lack the modules of the layers' classes.
         if any(isinstance(layer, dict) and "module" not in layer for layer in layers):
             raise InputError(f"{_CANNOT_BE_LOADED} Received: an HDF5 file.")
         return configs
@@ -132,7 +132,7 @@ class PortableModel(keras.Model):
         super().load_own_variables(store)
 
     def get_compile_config(self) -> dict[str, Any]:
-        """Keras's, but whether by XLA is for the machine to decide that a model is loaded on."""
+        """Keras's, without the choice of XLA, which is left to the machine that loads the model."""
         config = super().get_compile_config()
         return {**config, "jit_compile": "auto"} if config.get("jit_compile") else config
 

@@ -27,23 +27,23 @@ class TRS(Ensemble):
     times the mean, over members and examples, of the squared length of the gradient of an
     example's loss. Validation takes the B of training: the largest batch of the last epoch, which
     is saved with the model. Before any training it is the size of the evaluated batch. Where an
-    optimizer accumulates gradients, each of the batches that it accumulates counts by itself.
+    optimizer accumulates gradients, each of the batches that it accumulates counts separately.
 
     Args:
         members: As for `Ensemble`.
         cosine_weight: Weight of the cosine (a).
         smoothness_weight: Weight of the smoothness (b), which is in units of 1 / pixel squared.
-        smoothness_scale: "batch" for the scale above, the authors': twice the squared length of
-            the gradients of the batch's mean loss. "example" leaves out the factor 2 / B^2; with
-            the default weights hardly anything but smoothness is then trained.
+        smoothness_scale: "batch" for the authors' scale above: twice the squared length of the
+            gradients of the batch's mean loss. "example" omits the factor 2 / B^2; with the
+            default weights smoothness then dominates training.
         move_half: Whether smoothness is measured, in training, with every other image of the
-            batch, from the first on, moved to where gradients are longer. The images stay within
-            a radius that grows linearly with the epochs of one `fit`, which sets it as each
-            begins and reports it as `radius`. The cross-entropy stays on the images as they are.
+            batch, starting with the first, moved to where gradients are longer. The images stay
+            within a radius that grows linearly with the epochs of one `fit`, which sets it when
+            each begins and reports it as `radius`. The cross-entropy stays on the clean images.
         first_radius: Radius of the L-infinity ball in the first epoch, in pixel units of [0, 1].
         last_radius: The radius that it grows towards.
         num_steps: Number of steps, from a uniform random start.
-        batch_size: The B of validation until a training sets it. A saved model carries it.
+        batch_size: The B of validation until training sets it. It is saved with the model.
         **options: As for `Ensemble`.
 
     Raises:
@@ -58,9 +58,9 @@ class TRS(Ensemble):
         ['cosine', 'smoothness']
 
     Source: Yang et al. 2021, arXiv 2104.00671, section 4, with the scale of the authors' code,
-    which moves images only where its `--plus-adv` is given. Departures: their moved images follow
-    the sum of the gradients of all steps so far, and are the second half of the batch; and every
-    pass of theirs, those of the steps too, updates the moving statistics, here one a step.
+    which moves images only with its option `--plus-adv`. Departures: their moved images follow the
+    sum of the gradients of all steps so far, and are the second half of the batch; and all of their
+    passes, including those of the steps, update the moving statistics; here one does per step.
     """
 
     former_arguments = FORMER_ARGUMENTS["trs"]
@@ -93,7 +93,7 @@ class TRS(Ensemble):
         self.last_radius = last_radius
         self.num_steps = num_steps
         self._radius = tf.Variable(first_radius, trainable=False, dtype=tf.float32)
-        # Set within steps, by replicas that all have the same value; 0 if it is not known.
+        # Set within steps, by replicas that all have the same value; 0 if unknown.
         self._batch_size = tf.Variable(
             float(batch_size or 0),
             trainable=False,
@@ -102,7 +102,7 @@ class TRS(Ensemble):
         )
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Grows the radius, and forgets the size of the last epoch's batches."""
+        """Increases the radius, and resets the size of the last epoch's batches."""
         growth = (self.last_radius - self.first_radius) * epoch / epochs
         self._radius.assign(self.first_radius + growth)
         self._batch_size.assign(0.0)
@@ -121,7 +121,7 @@ class TRS(Ensemble):
         return terms
 
     def _scale(self, forward: ForwardPass, dtype: tf.DType) -> tf.Tensor:
-        """What a mean of per-example squares is multiplied by."""
+        """The factor on a mean of per-example squares."""
         if self.smoothness_scale == "example":
             return tf.constant(1.0, dtype)
         size = tf.cast(summed(tf.shape(forward.inputs)[0]), tf.float32)
@@ -133,12 +133,12 @@ class TRS(Ensemble):
         return 2 / tf.square(tf.cast(size, dtype))
 
     def _square_of_half_moved(self, forward: ForwardPass) -> tf.Tensor:
-        """The mean square in training mode, the members' statistics left as they were."""
+        """The mean square in training mode, without updating the members' statistics."""
         images, labels = forward.inputs, forward.labels
         if num_replicas() > 1 and (images.shape[0] or 0) % 2:
             raise InputError(
-                "Every other image is moved. Expected batches whose parts on the devices are "
-                f"even. Received: parts of {images.shape[0]}."
+                "With move_half every other image is moved. Expected an even number of images on "
+                f"each device. Received: {images.shape[0]}."
             )
         with kept_state(self.members):
             moved = self._moved(images[::2], labels[::2])
@@ -176,7 +176,7 @@ class TRS(Ensemble):
         return gradients
 
     def get_config(self) -> dict[str, Any]:
-        """Members and arguments; the size of the training batch, None where it is not known."""
+        """Members and arguments; the size of the training batch, None if unknown."""
         return {
             **super().get_config(),
             "batch_size": int(self._batch_size.numpy()) or None,

@@ -16,8 +16,8 @@ from parl_tf.errors import InputError
 from parl_tf.graphs.exposure import count_convolutions, layer_outputs
 from parl_tf.graphs.flattening import graph_part
 
-# A representation that varies by less than 1e-6 of its size counts as constant, the limit of
-# float32. Gram matrices hold squares.
+# A representation that varies by less than 1e-6 of its size, about float32's precision, counts as
+# constant. Gram matrices hold squares.
 _CONSTANT = 1e-12
 
 
@@ -90,7 +90,7 @@ def linear_cka(x: Any, y: Any, *, unbiased: bool = False) -> float:
         unbiased, up to rounding. NaN if a representation is constant.
 
     Raises:
-        InputError: Arrays that are not (n, ...) with the same n, that have no features or values
+        InputError: Arrays that are not (n, ...) with the same n, have no features, or have values
             that are not finite; fewer than two examples (four if unbiased).
 
     Example:
@@ -138,9 +138,8 @@ def layer_cka(
         Biased and unbiased CKA for each layer and pair.
 
     Raises:
-        InputError: A model that is not an `Ensemble`; images that are not as described; fewer
-            convolutions than `num_layers`; another error of `expose_layers`; an output that is
-            not finite.
+        InputError: A model that is not an `Ensemble`; images that are not as described; what
+            `expose_layers` refuses; an output that is not finite.
 
     Source: Kornblith et al. 2019, arXiv 1905.00414.
     """
@@ -244,7 +243,7 @@ def _unit(gram: np.ndarray, unbiased: bool) -> np.ndarray:
 
 
 def _inner_product(first: np.ndarray, second: np.ndarray) -> float:
-    """Sum of the products of two matrices' entries."""
+    """Sum of the entrywise products of two matrices."""
     return float(np.vdot(first, second))
 
 

@@ -42,7 +42,7 @@ def measure_diversity(
     Args:
         name: The ensemble's name in tables.
         ensemble: An ensemble of any method.
-        attack: The attack to measure transfer between members with.
+        attack: The attack for measuring transfer between members.
         epsilon: Radius of the attack's L-infinity ball, in pixel units of [0, 1].
         data: Images and labels, as for `evaluate_robustness`.
         tap: Which output of a convolution is a layer's representation, as for `expose_layers`.
@@ -70,7 +70,7 @@ def measure_diversity(
         raise InputError(f"Expected an Ensemble to measure. Received: {ensemble!r}.")
     examples = check_examples(*as_arrays(data, "test"), ensemble.num_classes)
     if not 0 <= example < len(examples):
-        raise InputError(f"Expected example below {len(examples)}. Received: {example}.")
+        raise InputError(f"Expected example from 0 to {len(examples) - 1}. Received: {example}.")
     if not isinstance(attack, Attack):
         raise InputError(f"Expected an attack such as parl_tf.PGD(). Received: {attack!r}.")
     attack.check_epsilon(epsilon)
@@ -128,7 +128,7 @@ def _mean_cosines(ensemble: Ensemble, examples: Split, batch_size: int) -> list[
 
 
 def _scaled(gradient: np.ndarray) -> np.ndarray:
-    """A gradient scaled to a largest entry of 1 and rounded to four digits, for a picture."""
+    """A gradient scaled to a maximum of 1 and rounded to four digits, for a figure."""
     largest = np.abs(gradient).max()
     return np.round(gradient.astype("float64") / (largest or 1.0), 4)
 

@@ -23,8 +23,8 @@ class MemberTransfer:
 
     Attributes:
         success: float64 array (M, M), in [0, 1]. Row i: the member that examples were crafted on.
-            Column j: the member judged. Of the clean images that j classifies correctly, the
-            fraction that it misclassifies when attacked; NaN if there are none.
+            Column j: the member judged. The fraction of the clean images that j classifies
+            correctly that it misclassifies when attacked; NaN if there are none.
         agreement_clean: float64 array (M, M), in [0, 1]: the fraction of clean images on which
             members i and j predict the same class. Symmetric, with diagonal 1.
         agreement_adversarial: The same on examples crafted on the whole ensemble.
@@ -45,7 +45,7 @@ def member_transfer(
     seed: int = 0,
     batch_size: int = 250,
 ) -> MemberTransfer:
-    """Attacks each member and the ensemble, and shows the examples to all members.
+    """Attacks each member and the ensemble, and evaluates all members on the examples.
 
     An attack with several restarts runs restart 0 only, as the worst restart would depend on the
     member judged.
@@ -63,9 +63,9 @@ def member_transfer(
         Rates of transfer between members, and of their agreement.
 
     Raises:
-        InputError: A model that is not an `Ensemble`; not an attack; images or labels that do not
-            fit the model; a number out of range; logits that are not finite. Arguments are
-            checked before the first attack.
+        InputError: A model that is not an `Ensemble`; something that is not an attack; images or
+            labels that do not fit the model; a number out of range; logits that are not finite.
+            Arguments are checked before the first attack.
 
     Source: the transfer matrices of DVERGE, arXiv 2009.14720; which images count is this
     package's choice.
@@ -142,7 +142,7 @@ def _predictions(predict: _Predict, images: np.ndarray, batch_size: int) -> np.n
 
 
 def _agreement(predictions: np.ndarray) -> np.ndarray:
-    """Fraction of images on which each two members predict the same class."""
+    """Fraction of images on which each pair of members predicts the same class."""
     return np.mean(predictions[:, np.newaxis] == predictions, axis=2)
 
 

@@ -1,1 +1,1 @@
-"""Models, attacks and images to records: who crafts, who is shown, who is right."""
+"""From models, attacks and images to result records."""

@@ -1,4 +1,4 @@
-"""Arguments of an evaluation: every accepted form brought into one."""
+"""Arguments of an evaluation: every accepted form converted to one."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,11 +12,11 @@ from parl_tf.evaluation.cases import Case
 
 
 def named_models(kind: str, models: Mapping[str, keras.Model] | keras.Model) -> dict[str, Any]:
-    """Models by name; a single one by its own.
+    """Models by name; a single one under its own name.
 
     Args:
         kind: What they are, for messages ("targets").
-        models: As given.
+        models: A mapping of name to model, or a single model.
 
     Raises:
         InputError: Neither a mapping nor a model.
@@ -32,10 +32,10 @@ def named_models(kind: str, models: Mapping[str, keras.Model] | keras.Model) -> 
 
 
 def attack_list(attacks: Sequence[Attack] | Attack) -> list[Attack]:
-    """Attacks; a single one is a list of one.
+    """Attacks as a list; a single one becomes a list of one.
 
     Raises:
-        InputError: Something else, or something else among them.
+        InputError: Something that is not an attack.
     """
     given = listed(attacks)
     for attack in given:
@@ -44,7 +44,7 @@ def attack_list(attacks: Sequence[Attack] | Attack) -> list[Attack]:
 
 
 def check_attack(attack: object) -> None:
-    """Raises InputError unless something is an attack."""
+    """Raises InputError unless `attack` is an attack."""
     if isinstance(attack, Attack):
         return
     hint = ""
@@ -54,19 +54,19 @@ def check_attack(attack: object) -> None:
 
 
 def strengths(epsilons: Sequence[float] | float) -> list[float]:
-    """Strengths; a single one is a list of one.
+    """Strengths as a list; a single one becomes a list of one.
 
     Raises:
-        InputError: Something that is no number.
+        InputError: Something that is not a number.
     """
     return [strength(epsilon) for epsilon in listed(epsilons)]
 
 
 def case_list(cases: Sequence[Case] | Case) -> list[Case]:
-    """Cases; a single one is a list of one, and a tuple of three is a case.
+    """Cases as a list; a single one becomes a list of one, and a tuple of three is a case.
 
     Raises:
-        InputError: Something else.
+        InputError: Something that is not a case.
     """
     given = [cases] if isinstance(cases, Case) else listed(cases)
     found = []

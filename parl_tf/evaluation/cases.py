@@ -60,7 +60,7 @@ class ProgressCount:
 
 
 class Part(NamedTuple):
-    """A case on one model that examples are crafted on, and the targets that are shown them."""
+    """A case on one model that examples are crafted on, and the targets that see them."""
 
     case: Case
     crafted_on: str
@@ -69,7 +69,7 @@ class Part(NamedTuple):
 
     @property
     def surrogate(self) -> str | None:
-        """Name of the surrogate, for black box."""
+        """Name of the surrogate in the black box, else None."""
         return self.crafted_on if self.case.threat_model == "black_box" else None
 
     def key(self, target: str) -> RecordKey:
@@ -85,9 +85,9 @@ def crafting(
     targets: Mapping[str, keras.Model],
     surrogates: Mapping[str, keras.Model],
 ) -> Iterator[Part]:
-    """What to craft: for black box on every surrogate for all targets, else on each target.
+    """What to craft: in the black box on every surrogate for all targets, else on each target.
 
-    All strengths of one attack on one model come in a row, as they share one graph.
+    All strengths of one attack on one model follow each other, as they share one graph.
     """
     alike: dict[tuple, list[Case]] = {}
     for case in cases:
@@ -116,7 +116,7 @@ class CaseRunner:
     crafter: tuple[Any, Crafter] | None = None
 
     def judge_clean(self) -> None:
-        """Stores the records of clean images that the store lacks."""
+        """Stores the records on clean images that the store lacks."""
         for name, judge in self.judges.items():
             if self.store.get(RecordKey(name, "clean", None, CLEAN, 0.0)) is None:
                 began = time.monotonic()
@@ -154,7 +154,7 @@ class CaseRunner:
             )
 
     def _crafter(self, part: Part) -> Crafter:
-        """The attack on the model: that of the case before, if it is the same."""
+        """The attack on the model, reused from the previous case if it is the same."""
         which = (part.crafted_on, part.case.attack)
         if self.crafter is None or self.crafter[0] != which:
             self.crafter = (which, part.case.attack.prepare(part.model))
@@ -166,7 +166,7 @@ class CaseRunner:
         craft: Callable[..., np.ndarray] | None = None,
         keep: Callable[[np.ndarray], None] | None = None,
     ) -> dict[str, Verdict]:
-        """Shows judges the clean images, or what is crafted from them."""
+        """Verdicts on the clean images, or on the examples crafted from them."""
         size = self.common["batch_size"]
 
         def shown(batch: Split, first: int) -> np.ndarray:
@@ -196,7 +196,7 @@ class CaseRunner:
 
 
 def _extend(record: Record | None, further: Record) -> Record:
-    """A record with the restarts of another one appended to its own."""
+    """A record with the restarts of another one appended."""
     if record is None:
         return further
     lists = ("correct", "mean_right", "tied", "unmoved")

@@ -1,6 +1,6 @@
 """Checks that a target's robustness is not an artefact of weak attacks.
 
-Checks that are about particular attacks name them; all others follow from what `ATTACKS` says.
+Checks of particular attacks name them; all others select attacks by their entries in `ATTACKS`.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from parl_tf.attacks import ATTACKS, names
 from parl_tf.results.records import Record
 
 SMALL = 0.02
-"""Differences of up to this fraction of the images count as none."""
+"""Differences of up to this fraction of the images are ignored."""
 LITTLE = 0.05
 """The fraction of the images that more steps or restarts may cost."""
 VANISHED = 0.01
@@ -87,7 +87,7 @@ class _Target:
         self._clean = [record for record in records if record.threat_model == "clean"]
 
     def checks(self) -> dict[str, Outcome]:
-        """What is expected, and whether it is so."""
+        """The outcome of each check, by what it expects."""
         return {
             "iterative attacks beat FGSM": self._iterative(),
             "accuracy falls with epsilon": self._falls(),
@@ -203,16 +203,16 @@ class _Target:
         ]
 
     def _pgd(self, epsilon: float | None = None) -> list[Record]:
-        """White-box records of PGD that say how many steps it took, by rising number."""
-        told = [r for r in self._of(names.PGD, epsilon) if isinstance(_num_steps(r), int)]
-        return sorted(told, key=_num_steps)
+        """White-box records of PGD that give its number of steps, ascending."""
+        counted = [r for r in self._of(names.PGD, epsilon) if isinstance(_num_steps(r), int)]
+        return sorted(counted, key=_num_steps)
 
     def _epsilons(self) -> list[float]:
         """Strengths of the white-box records, ascending."""
         return sorted({record.epsilon for record in self._white})
 
     def _strongest(self) -> list[Record]:
-        """At each strength the PGD of most steps."""
+        """For each strength the record of PGD with the most steps."""
         return list({record.epsilon: record for record in self._pgd()}.values())
 
     def _worst(self, epsilon: float) -> np.ndarray | None:
@@ -227,7 +227,7 @@ class _Target:
 
 
 def _num_steps(record: Record) -> Any:
-    """Number of steps of a record's attack; None in a foreign one that does not say."""
+    """Number of steps of a record's attack; None if a record from elsewhere does not give it."""
     return record.hyperparameters.get("num_steps")
 
 
@@ -244,7 +244,7 @@ def _masks_above(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _lost(before: np.ndarray, after: np.ndarray) -> float:
-    """The fraction of the images lost from `before` to `after`, counted so that it is exact."""
+    """The fraction of the images lost from `before` to `after`, from integer counts."""
     return (int(before.sum()) - int(after.sum())) / len(before)
 
 

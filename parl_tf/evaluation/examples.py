@@ -23,7 +23,7 @@ _BLOCK = 250  # images that are checked at a time
 
 
 class SetKey(NamedTuple):
-    """What a set of examples is of; `crafted_on` is the fingerprint of the model's weights."""
+    """What identifies a set of examples; `crafted_on` is the fingerprint of the model's weights."""
 
     crafted_on: str
     attack: AttackKey
@@ -70,7 +70,7 @@ class ExampleWriter:
     """Writes adversarial examples into a folder, a batch at a time.
 
     Args:
-        folder: The folder; what it holds of the same evaluation is kept.
+        folder: The folder; examples of the same evaluation that it already holds are kept.
         examples: The clean images and labels.
         common: What the examples have in common: `seed`, `data` and so on, as in a record.
 
@@ -108,7 +108,7 @@ class ExampleWriter:
     def begin(
         self, crafted_on: ModelCard, attack: Attack, epsilon: float, restart: int
     ) -> Callable[[np.ndarray], None]:
-        """Begins a set, and returns a function that takes its batches in order."""
+        """Begins a set, and returns a function to call with its batches in order."""
         settings = dataclasses.asdict(attack)
         name = _name(crafted_on, attack, epsilon, restart)
         partial = self._folder / f"{name}.partial"
@@ -125,7 +125,7 @@ class ExampleWriter:
         return keep
 
     def end(self) -> None:
-        """Ends the set begun last, and adds it to the index."""
+        """Ends the current set, and adds it to the index."""
         partial, array, crafted_on, attack, settings, epsilon, restart = self._open
         array.flush()
         self._open = None
@@ -144,7 +144,7 @@ class ExampleWriter:
         self._write_index()
 
     def _write_index(self) -> None:
-        """Writes what the folder holds, whole or not at all."""
+        """Writes the index of the folder atomically."""
         sets = [
             {**vars(found), "crafted_on": found.crafted_on.to_json()}
             for found in self._sets.values()
@@ -154,7 +154,7 @@ class ExampleWriter:
 
 
 def read_examples(folder: str | os.PathLike) -> tuple[dict[str, Any], list[ExampleSet]]:
-    """Reads what a folder of adversarial examples holds, without the images.
+    """Reads the index of a folder of adversarial examples, without the images.
 
     Returns:
         What they have in common (`seed`, `batch_size`, `data`, `versions`), and the sets.
@@ -176,7 +176,7 @@ def read_examples(folder: str | os.PathLike) -> tuple[dict[str, Any], list[Examp
         for found in sets:
             _check(found)
         if len({found.key for found in sets}) < len(sets):
-            raise ValueError("two sets of one attack, strength and restart")
+            raise ValueError("two sets for one attack, strength and restart")
         data, numbers = common["data"], (common["seed"], common["batch_size"])
         if not isinstance(data, dict) or not isinstance(data.get("fingerprint"), str):
             raise ValueError("data without a fingerprint")
@@ -233,7 +233,7 @@ def _name(crafted_on: ModelCard, attack: Attack, epsilon: float, restart: int) -
 
 
 def _check(found: ExampleSet) -> None:
-    """Raises ValueError unless a set is complete and its file lies in the folder itself."""
+    """Raises ValueError unless a set is complete and its file is in the folder itself."""
     if pathlib.PurePath(found.file).name != found.file or not found.file.endswith(".npy"):
         raise ValueError(f"file {found.file!r}")
     if not isinstance(found.hyperparameters, dict) or not 0 < found.epsilon <= 1:
@@ -246,7 +246,7 @@ def _check(found: ExampleSet) -> None:
 
 
 def grouped(sets: Sequence[ExampleSet]) -> list[list[ExampleSet]]:
-    """Groups sets that differ only in the restart, each group in the order of its restarts."""
+    """Groups sets that differ only in the restart; each group is ordered by restart."""
     groups: dict[SetKey, list[ExampleSet]] = {}
     for found in sets:
         groups.setdefault(found.key._replace(restart=0), []).append(found)

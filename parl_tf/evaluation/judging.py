@@ -15,7 +15,7 @@ from parl_tf.tensors import log_mean_probability, majority_vote
 
 
 class Verdict(NamedTuple):
-    """How a model did on some images: bool arrays, an entry for each image.
+    """A model's results on some images: bool arrays, an entry for each image.
 
     Attributes:
         vote_right: Whether the majority vote was right.
@@ -39,14 +39,14 @@ class Judge:
 
     def __init__(self, model: keras.Model) -> None:
         self._model = model
-        # A partial, as TensorFlow takes many models' graphs of one method for a mistake.
+        # A partial: TensorFlow warns of retracing if one method is traced for many models.
         self._graph = tf.function(functools.partial(self._judge), reduce_retracing=True)
 
     def __call__(self, images: np.ndarray, examples: Split) -> Verdict:
         """Judges the model's predictions on a batch.
 
         Args:
-            images: What the model is shown, (batch, height, width, channels).
+            images: The images shown to the model, (batch, height, width, channels).
             examples: The clean images and their labels.
 
         Raises:
@@ -60,7 +60,7 @@ class Judge:
         return Verdict(right, mean_right, tied, unmoved)
 
     def _judge(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Whether all logits are finite; for each image the first three parts of a verdict."""
+        """Whether all logits are finite, and for each image the first three fields of a verdict."""
         if isinstance(self._model, Ensemble):
             logits = self._model.member_logits(images, training=False)
         else:
@@ -80,9 +80,9 @@ def judge_all(
     """Shows images to every judge, a batch at a time.
 
     Args:
-        judges: By name.
+        judges: The judges, by name.
         examples: Clean images and labels.
-        shown: From a batch of them, and the index of its first, to the images that are shown.
+        shown: From a batch of these, and the index of its first example, to the images to show.
         batch_size: Images at a time.
 
     Returns:
@@ -101,7 +101,7 @@ def judge_all(
 
 
 def measured(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """What a record holds of verdicts, one for each restart."""
+    """The fields of a record that verdicts, one for each restart, determine."""
     return {
         "correct": [verdict.vote_right.astype(int).tolist() for verdict in verdicts],
         "mean_right": [float(verdict.mean_right.mean()) for verdict in verdicts],

@@ -49,7 +49,7 @@ def evaluate_robustness(
             returns, or a finite `tf.data.Dataset` or other iterable of such pairs, batches or
             single examples, which is read into memory.
         surrogates: Models to craft examples on, by name, or a single one; None for white box.
-        **options: Those of `evaluate_cases`.
+        **options: Further arguments of `evaluate_cases`.
 
     Returns:
         A record for each target on clean images, then for each attack, epsilon, surrogate and
@@ -57,8 +57,8 @@ def evaluate_robustness(
 
     Raises:
         InputError: Nothing to evaluate; models that do not fit the images or return
-            probabilities; pixels outside [0, 1], labels that are no classes, epsilons outside
-            (0, 1]; data without an end. All is checked before the first attack.
+            probabilities; pixels outside [0, 1], labels outside the classes, epsilons outside
+            (0, 1]; endless data. Everything is checked before the first attack.
 
     Example:
         A classifier that says which colour of an image is brightest:
@@ -111,12 +111,12 @@ def evaluate_cases(
         out: Results file, written after every restart. If it exists and is of the same
             evaluation, the evaluation continues where it stopped.
         examples_out: Folder to save the adversarial examples to, for `evaluate_examples`.
-        data_description: What the images are, for the records.
+        data_description: Description of the images, for the records.
         configs: Configurations of the runs that trained targets and surrogates, by name.
         on_progress: Called with a description and the fraction done, in [0, 1].
 
     Returns:
-        A record for each target on clean images, then for each case and those concerned.
+        A record for each target on clean images, then for each case, surrogate and target.
 
     Raises:
         InputError: As for `evaluate_robustness`, and a black-box case without surrogates.
@@ -188,7 +188,7 @@ def evaluate_cases(
 def model_cards(
     models: Mapping[str, keras.Model], configs: Mapping[str, RunConfig | None] | None
 ) -> dict[str, ModelCard]:
-    """What records say of models, by name, with the configurations of their runs where known."""
+    """Descriptions of models for records, by name, with their runs' configurations where known."""
     configs = configs or {}
     return {
         name: ModelCard(name=name, fingerprint=weights_fingerprint(model), config=configs.get(name))
@@ -210,7 +210,7 @@ def check_models(
         raise InputError(f"Expected targets as a mapping of name to model. Received: {targets!r}.")
     if twice := set(targets) & set(surrogates):
         raise InputError(
-            f"Expected surrogates that are no targets. Received: {sorted(twice)}. Give different "
+            f"Expected surrogates that are not targets. Received: {sorted(twice)}. Give different "
             "models different names: {'target': model}."
         )
     models = {**targets, **surrogates}

@@ -1,4 +1,4 @@
-"""Other models evaluated on adversarial examples that were saved earlier."""
+"""Evaluation of other models on adversarial examples that were saved earlier."""
 
 import os
 import time
@@ -35,7 +35,7 @@ def evaluate_examples(
         targets: As for `evaluate_robustness`.
         folder: The folder `examples_out` of `evaluate_cases`.
         data: The clean images and labels that they were crafted from, in the same order.
-        configs: Configuration of the runs that trained the targets, by name.
+        configs: Configurations of the runs that trained the targets, by name.
         out: Results file, as for `evaluate_cases`.
 
     Returns:
@@ -44,7 +44,7 @@ def evaluate_examples(
 
     Raises:
         InputError: Examples of other images than `data`, outside their balls, or crafted on two
-            models of one name; or what `evaluate_robustness` refuses of targets.
+            models of one name; or targets that `evaluate_robustness` refuses.
         MissingFileError: `folder` holds no examples.
         UnreadableFileError: Examples that are damaged or were changed.
         ExistingRunError: `out` holds another evaluation, or cannot be written.
@@ -92,7 +92,7 @@ def evaluate_examples(
     if store.finished:
         return store.records
     judges = {name: Judge(model) for name, model in targets.items()}
-    # What is shown, in how many restarts, and what records say of it.
+    # The images of each restart, what they were crafted on, and the attack for the record.
     clean: dict[str, Any] = {"attack": "clean", "hyperparameters": {}, "epsilon": 0.0}
     shows: list[tuple] = [([examples.images], None, clean)]
     for group in grouped(sets):
@@ -121,14 +121,14 @@ def evaluate_examples(
 def _judge(
     judges: Mapping[str, Judge], examples: Split, images: np.ndarray, batch_size: int
 ) -> dict[str, Verdict]:
-    """Shows saved images to judges."""
+    """Verdicts on saved images."""
     return judge_all(
         judges, examples, lambda batch, first: images[first : first + len(batch)], batch_size
     )
 
 
 def _threat(target: ModelCard, crafted_on: ModelCard | None) -> dict[str, Any]:
-    """Threat model, for a record, of a target that is shown what was crafted on a model."""
+    """Fields of a record on the threat model, for a target shown examples crafted on a model."""
     if crafted_on is None:
         return {"threat_model": "clean", "surrogate": None}
     if crafted_on.fingerprint == target.fingerprint:

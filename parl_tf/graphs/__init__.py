@@ -1,1 +1,1 @@
-"""What walks or rewrites a functional Keras graph."""
+"""Walking and rewriting of functional Keras graphs."""

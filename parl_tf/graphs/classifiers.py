@@ -12,7 +12,7 @@ from parl_tf.graphs.nodes import origin
 _ROUNDING = 1e-2
 """Relative tolerance of sums of probabilities, wide enough for bfloat16."""
 _PROBE_SIZE = 64
-"""Height and width of a probe image where a model leaves them open."""
+"""Height and width of a probe image if a model does not fix them."""
 
 
 def check_logits_classifier(model: object) -> None:
@@ -49,17 +49,16 @@ def check_logits_classifier(model: object) -> None:
 
 
 def check_logits(answers: Any, who: str = "The model") -> None:
-    """Raises where a classifier's answers are probabilities, scaled, negated or not.
+    """Raises if a classifier's outputs are probabilities, even scaled or negated.
 
-    Rows of probabilities have values of one sign and the same sum for every image. So do logits
-    only if they are the same for all images, as with a head that is initialised with zeros; rows
-    that do not vary count as probabilities if they sum to 1 or -1. Log-probabilities, which are
-    logits, have other sums. So do sigmoids: where the graph does not show them, they pass for
-    logits.
+    Rows of probabilities have values of one sign and the same sum for every image. Logits do only
+    if they are the same for all images, as with a head initialised with zeros; rows that do not
+    vary count as probabilities if they sum to 1 or -1. Log-probabilities, which are logits, have
+    other sums. So do sigmoids: if the graph does not show them, they pass for logits.
 
     Args:
-        answers: Array (images, classes), for a few different images. Not checked where values are
-            not finite.
+        answers: Array (images, classes), for a few different images. Not checked if values are not
+            finite.
         who: What the message calls the model.
 
     Raises:
@@ -75,7 +74,7 @@ def check_logits(answers: Any, who: str = "The model") -> None:
     if not level or np.ptp(sums) > _ROUNDING * level:
         return
     variation = np.ptp(answers, axis=0).max()
-    # Logits that hardly vary sum to almost the same; but then their sums vary as they do.
+    # Logits that hardly vary have almost the same sum; but then their sums vary as much as they do.
     varies = variation > max(10 * np.ptp(sums), 1e-6 * level)
     if varies or abs(level - 1) <= max(1e-3, 2 * np.ptp(sums)):
         raise InputError(
@@ -84,7 +83,7 @@ def check_logits(answers: Any, who: str = "The model") -> None:
 
 
 def check_answers(model: keras.Model) -> None:
-    """Raises where a Keras classifier of images returns probabilities for a few probe images.
+    """Raises if a Keras classifier of images returns probabilities for a few probe images.
 
     It is called in inference mode, and its state does not change.
 
@@ -105,14 +104,14 @@ def check_answers(model: keras.Model) -> None:
 
 def _probabilities_message(who: str, why: str = "") -> str:
     return (
-        f"{who} returns probabilities{why}. A saturated one has no gradient to train or attack "
-        "along. Expected logits: end the model with Dense(classes), without softmax or sigmoid "
-        "and whatever follows it."
+        f"{who} returns probabilities{why}. Saturated probabilities have no gradient to train or "
+        "attack with. Expected logits: end the model with Dense(classes), without softmax, sigmoid "
+        "or anything after it."
     )
 
 
 def check_members(members: list) -> None:
-    """Raises unless `members` are classifiers that can be trained, asked and saved together.
+    """Raises unless `members` are classifiers that can be trained, evaluated and saved together.
 
     Raises:
         InputError: Fewer than two members, the same one twice, shared variables (trainable or
@@ -147,7 +146,7 @@ def _check_nothing_shared(members: Sequence[keras.Model]) -> None:
     if shared:
         names = ", ".join(shared[:3]) + (", ..." if len(shared) > 3 else "")
         raise InputError(
-            "Expected members with weights of their own, also those that are not trained. "
+            "Expected members with weights of their own, including those that are not trained. "
             f"Received: shared weights, {names}. Give each member a copy of the layer or model "
             "that they share: x = copy.deepcopy(backbone)(x), with Python's copy."
         )
@@ -176,6 +175,6 @@ def _last_operation(model: keras.Model) -> Any:
 
 
 def _is_linear_activation(operation: Any) -> bool:
-    """Whether an operation is an activation layer that changes nothing."""
+    """Whether an operation is an activation layer that computes the identity."""
     linear = keras.activations.linear
     return isinstance(operation, keras.layers.Activation) and operation.activation is linear

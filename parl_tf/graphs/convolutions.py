@@ -48,11 +48,11 @@ def check_open(model: keras.Model, nodes: Iterable[Node]) -> None:
                 "Expected convolutions that are layers of the model, or of functional models "
                 f"inside it. Received: {operation.name!r}, a {type(operation).__name__} in model "
                 f"{model.name!r}, which calls its convolutions itself. Build it flat: make the "
-                "part a functional model, base = keras.Model(pixels, features), and in place of "
-                "x = base(x) go on from x = base.output, with base.input as the model's input."
+                "part a functional model, base = keras.Model(pixels, features), and instead of "
+                "x = base(x) use x = base.output, with base.input as the model's input."
             )
 
 
 def check_convolutions_are_open(model: keras.Model) -> None:
-    """Raises InputError where a functional model has convolutions hidden in a layer's `call`."""
+    """Raises InputError if a functional model has convolutions hidden in a layer's `call`."""
     check_open(model, nodes_behind(flattened(model).outputs).values())

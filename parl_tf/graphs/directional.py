@@ -1,4 +1,4 @@
-"""Derivatives of the gradient of one layer along random directions, against differences."""
+"""Compares directional derivatives of one layer's gradient with finite differences."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,21 +10,21 @@ import tensorflow as tf
 from parl_tf.graphs.single_layers import LayerCall, Point, SingleLayer
 
 _ATTEMPTS = 6
-_LARGEST = 8  # height and width, where a layer takes any
-# By the bytes of a number: what a derivative may be off by, relatively; the steps of central
-# differences; what part of the gradient a change of it must be to be told from rounding.
+_LARGEST = 8  # height and width, if a layer accepts any
+# By the bytes of a number: the relative tolerance of a derivative; the steps of central
+# differences; the smallest relative change of the gradient that is distinguishable from rounding.
 _TOLERANCE = {8: 1e-3, 4: 3e-2, 2: 0.5}
 _STEPS = {8: (1e-6, 5e-7), 4: (2e-2, 1e-2)}
 _ROUNDING = {8: 1e-6, 4: 3e-3}
 
 
 class Verdict(NamedTuple):
-    """What is said of a layer.
+    """The result for a layer.
 
     Attributes:
-        fault: What its second derivative is; None if nothing was found wrong with it.
+        fault: What is wrong with its second derivative ("is missing"); None if no fault was found.
         rebuilt: Whether the layer was rebuilt from its configuration.
-        found_right: Whether it was found right; otherwise differences are no measure of it.
+        found_right: Whether it was found correct; otherwise differences could not measure it.
     """
 
     fault: str | None
@@ -33,22 +33,23 @@ class Verdict(NamedTuple):
 
 
 def judged(call: LayerCall) -> Verdict:
-    """Compares the derivatives of a layer's gradient with differences of it.
+    """Compares the derivatives of a layer's gradient with finite differences.
 
     The gradient, for a random upstream gradient u and times a random direction, is one number. It
-    is linear in u, so its derivative along another u is what it is for that one, exactly. Its
-    derivative along inputs and weights is compared with central differences of two steps, if these
-    agree; at a kink they do not. Faults must be found at two points; a layer is right where one
-    more point is right than wrong, two more if it is judged as it is, in few digits.
+    is linear in u, so its derivative along another u is exactly its value for that one. Its
+    derivative along inputs and weights is compared with central differences of two step sizes, if
+    these agree; at a kink they do not. A fault must be found at two points. A layer is correct if
+    one more point is right than wrong, or two more if it is judged without rebuilding, in fewer
+    digits.
 
     Args:
-        call: The layer, with inputs as it gets them.
+        call: The layer, with the inputs that it gets in the network.
     """
     return _judged(call, rebuild=True) or _judged(call, rebuild=False) or Verdict(None, False)
 
 
 def _judged(call: LayerCall, *, rebuild: bool) -> Verdict | None:
-    """What is said of a layer, rebuilt or as it is; None if it cannot be rebuilt."""
+    """The result for a layer, rebuilt or itself; None if it cannot be rebuilt."""
     subjects: list[SingleLayer] = []
     faults: list[str] = []
     right = 0
@@ -63,7 +64,7 @@ def _judged(call: LayerCall, *, rebuild: bool) -> Verdict | None:
                 if right - len(faults) >= (1 if rebuild else 2):
                     return Verdict(None, rebuild, found_right=True)
             if fault and subjects[0].training and subjects[0].sets_weights():
-                # Moving such weights moves nothing, except in inference mode.
+                # A call overwrites changes to such weights, except in inference mode.
                 for subject in subjects:
                     subject.training = False
                 continue
@@ -71,7 +72,7 @@ def _judged(call: LayerCall, *, rebuild: bool) -> Verdict | None:
             if len(faults) == 2:
                 return Verdict(fault, rebuild)
         return Verdict(None, rebuild)
-    except Exception as error:  # a stranger's layer may raise anything, as a training will show
+    except Exception as error:  # a user's layer may raise anything, as training will show
         if rebuild:
             return None
         missing = type(error) is LookupError  # TensorFlow's
@@ -86,22 +87,22 @@ def _rebuilt(call: LayerCall) -> list[SingleLayer]:
     given = call.arguments, call.options
     for arguments in (_cropped(given), given):
         try:
-            # In float64 and in its own type, on values of these.
+            # In float64 and in its own type, on the same values.
             wide = SingleLayer(call, arguments, "float64")
             if wide.stands_for_its_layer():
                 return [wide, SingleLayer(call, arguments, None)]
-        except Exception:  # a stranger's layer may raise anything
+        except Exception:  # a user's layer may raise anything
             continue
     return []
 
 
 def _as_it_is(call: LayerCall) -> SingleLayer:
-    """The layer itself, on all of its inputs."""
+    """The layer itself, on its full inputs."""
     return SingleLayer(call, (call.arguments, call.options), None, rebuild=False)
 
 
 def _cropped(given: tuple[tuple, dict[str, Any]]) -> tuple[tuple, dict[str, Any]]:
-    """Arguments whose images are not larger than need be."""
+    """Arguments with images cropped to the largest size needed."""
 
     def crop(value: Any) -> Any:
         image = tf.is_tensor(value) and len(value.shape) == 4
@@ -111,7 +112,7 @@ def _cropped(given: tuple[tuple, dict[str, Any]]) -> tuple[tuple, dict[str, Any]
 
 
 def _fault_at(subjects: Sequence[SingleLayer], attempt: int) -> str | None:
-    """What is wrong at a random point: "" if nothing is, None if it cannot be told."""
+    """The fault at a random point: "" if there is none, None if it cannot be determined."""
     measure = subjects[0]
     draw = np.random.default_rng(attempt)
     point = measure.point(draw, near=attempt < _ATTEMPTS - 1)
@@ -122,7 +123,7 @@ def _fault_at(subjects: Sequence[SingleLayer], attempt: int) -> str | None:
     linear = measure.product(point._replace(upstream=upstream))
     if not np.isfinite([value, norm, linear]).all():
         return None
-    # What a layer draws is not the same in every type, and then nor is its value.
+    # A layer's random draws differ between types, and then so does its value.
     own = [] if measure.draws else found[1:]
     found = [found[0], *(each for each in own if abs(each.value - value) <= 0.1 * norm)]
     fault = max(_fault(each.upstream, linear, each.size, 1e-4 * norm) for each in found)
@@ -145,7 +146,7 @@ def _fault_at(subjects: Sequence[SingleLayer], attempt: int) -> str | None:
 
 
 def _fault(found: tuple[float, float], measured: float, size: int, rounding: float) -> str:
-    """What is wrong with a derivative, given as itself and its length; "" if nothing is."""
+    """The fault of a derivative, given as its value and its length; "" if there is none."""
     derivative, length = found
     off = abs(derivative - measured)
     if not off > rounding + _TOLERANCE[size] * max(length, abs(measured)):
@@ -154,7 +155,7 @@ def _fault(found: tuple[float, float], measured: float, size: int, rounding: flo
 
 
 def _moved(point: Point, changes: tuple[list[np.ndarray], list[np.ndarray]], step: float) -> Point:
-    """A point whose inputs and weights are moved along changes."""
+    """A point with inputs and weights moved along changes."""
     inputs, weights = (
         [value + step * change for value, change in zip(*each, strict=True)]
         for each in zip((point.inputs, point.weights), changes, strict=True)

@@ -39,7 +39,7 @@ def expose_layers(model: keras.Model, num_layers: int, *, tap: str = "activation
 
     Args:
         model: Functional (or built sequential) Keras model with one input and one output.
-        num_layers: How many convolutions, at least 1.
+        num_layers: Number of convolutions, at least 1.
         tap: What counts as a convolution's output. `"activation"`: the first activation after
             it, which for the last convolution of a residual block is the one after the addition.
             `"convolution"`: the raw convolution output.
@@ -101,7 +101,7 @@ def convolution_inputs(model: keras.Model, num_layers: int) -> list[keras.KerasT
 
 
 def count_convolutions(model: keras.Model) -> int:
-    """How many convolutions a model has on its main path, the most that can be compared.
+    """Number of convolutions on a model's main path, the most that can be compared.
 
     Args:
         model: As for `expose_layers`.
@@ -189,13 +189,13 @@ def _check_functional(model: object) -> None:
 
 
 class _Graph:
-    """The nodes of a functional model, and who reads whose output."""
+    """The nodes of a functional model, and which of them read each output."""
 
     def __init__(self, model: keras.Model) -> None:
         # Keys are the ids of nodes' output tensors; nodes in topological order.
         self._nodes = nodes_behind(model.outputs)
         self._readers: dict[int, list[Node]] = {}
-        self._depths: dict[int, int] = {}  # most convolutions on a way from the input
+        self._depths: dict[int, int] = {}  # most convolutions on a path from the input
         for key, node in self._nodes.items():
             depth = max((self._depths[id(t)] for t in node.input_tensors), default=0)
             self._depths[key] = depth + convolves(node)
@@ -238,14 +238,14 @@ class _Graph:
         return activation.output_tensors[0]
 
     def before_activation(self, node: Node) -> keras.KerasTensor:
-        """What the first activation behind a convolution is applied to."""
+        """The input of the first activation behind a convolution."""
         activation = self._activation_node(node)
         if activation is None or activation is node:
             return node.output_tensors[0]
         return activation.input_tensors[0]
 
     def _activation_node(self, node: Node) -> Node | None:
-        """The nearest activation behind a convolution, or its own; None if another layer is."""
+        """The nearest activation behind a convolution, or its own; None if a layer is nearer."""
         nearest = [node]
         while nearest:
             for candidate in nearest:
@@ -257,7 +257,7 @@ class _Graph:
         return None
 
     def raw_output(self, node: Node) -> keras.KerasTensor:
-        """A convolution's own output, refused where an activation is fused into the layer."""
+        """A convolution's own output; raises if an activation is fused into the layer."""
         fused = getattr(node.operation, "activation", None)
         if fused not in (None, keras.activations.linear):
             raise InputError(

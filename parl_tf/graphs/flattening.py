@@ -11,8 +11,8 @@ import keras
 from parl_tf.graphs.nodes import nodes_behind, runs_its_graph
 
 _lock = threading.RLock()
-# Flattening leaves nodes on shared layers, so it is done once for each graph, which a sequential
-# model may change: beside the flat model is the output that the graph had.
+# Flattening adds nodes to shared layers, so it is done once for each graph. A sequential model may
+# change its graph, so the output that the graph had is stored with the flat model.
 _flat_models: "weakref.WeakKeyDictionary[keras.Model, tuple[keras.KerasTensor, keras.Model]]"
 _flat_models = weakref.WeakKeyDictionary()
 
@@ -22,9 +22,9 @@ def flattened(model: keras.Model) -> keras.Model:
 
     Each functional or built sequential model in the graph is replaced by its operations, to any
     depth, called as it calls them: they get the `training` that it was called with. A `training`
-    given to the flat model takes precedence, as in Keras. Values, gradients and state updates are
-    those of the model itself; only where a stateful layer is called several times on independent
-    inputs may the order of these calls differ. A model with a `call` of its own stays as it is.
+    passed to the flat model takes precedence, as in Keras. Values, gradients and state updates are
+    those of the model itself; the order of calls may differ only if a stateful layer is called
+    several times on independent inputs. A model with a `call` of its own is kept whole.
 
     Args:
         model: Functional (or built sequential) Keras model.
@@ -65,7 +65,7 @@ def _called_on(
             continue
         args, kwargs = node.arguments.fill_in(values)
         if training is not None and isinstance(node.operation, keras.Layer):
-            kwargs["training"] = training  # as Keras hands it on, over what a call says itself
+            kwargs["training"] = training  # as Keras does, overriding the call's own value
         given = _given(node.operation, args, kwargs)
         if given is not None:
             outputs = _called_on(node.operation, given, kwargs.get("training"))
@@ -80,10 +80,10 @@ def _called_on(
 def _given(
     operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> list[keras.KerasTensor] | None:
-    """The tensors that a nested model is called on, as it takes them; None if it is kept whole."""
+    """The inputs of a call of a nested model, in its types and ranks; None if it is kept whole."""
     if not runs_its_graph(operation):
         return None
-    # Keras notes a mask for each input, also where there is none.
+    # Keras records a mask for each input, even if there is none.
     options = {
         name
         for name, value in kwargs.items()
@@ -103,7 +103,7 @@ def _given(
 
 
 def _as_taken(tensor: keras.KerasTensor, taken: keras.KerasTensor) -> keras.KerasTensor:
-    """A tensor in the type and rank of a model's input, to which Keras brings it."""
+    """A tensor converted to the type and rank of a model's input, as Keras does."""
     if tensor.dtype != taken.dtype:
         tensor = keras.ops.cast(tensor, taken.dtype)
     if len(tensor.shape) == len(taken.shape) + 1:
@@ -114,7 +114,7 @@ def _as_taken(tensor: keras.KerasTensor, taken: keras.KerasTensor) -> keras.Kera
 
 
 def _unpacked(tensors: Sequence[keras.KerasTensor]) -> Any:
-    """The tensor itself where there is one alone."""
+    """The tensor itself if there is only one."""
     return tensors[0] if len(tensors) == 1 else list(tensors)
 
 

@@ -14,8 +14,8 @@ from parl_tf.graphs.substitutes import substitute
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 
 FoldedWeights = Mapping[tuple[keras.Layer, keras.Layer], tuple[tf.Tensor, tf.Tensor]]
-"""For each convolution with a normalisation behind it: the kernel (size ..., channels, filters) and
-the offset (filters,) of both as one, in the convolution's type."""
+"""For each convolution followed by a normalisation: the kernel (size ..., channels, filters) and
+the offset (filters,) of the two combined, in the convolution's type."""
 
 # A convolution, its input and its output; kept by the id of the output, which stays alive with it.
 _Convolved = tuple[keras.Layer, tf.Tensor, tf.Tensor]
@@ -24,14 +24,14 @@ _Convolved = tuple[keras.Layer, tf.Tensor, tf.Tensor]
 class FoldedNetwork:
     """A network in inference mode, at about the cost of its convolutions.
 
-    Its outputs and their derivatives are those of a `DifferentiableNetwork` in inference mode, up
-    to rounding, in half precision up to that of the folded weights: batch normalisation behind a
-    convolution becomes part of its kernel. Called eagerly, such a convolution is computed a second
-    time.
+    Batch normalisation behind a convolution becomes part of its kernel. Outputs and their
+    derivatives are those of a `DifferentiableNetwork` in inference mode up to rounding, which in
+    half precision includes that of the folded weights. Called eagerly, such a convolution is
+    computed a second time.
 
     Args:
-        model: Functional Keras model with one input, or a part of one. Functional models inside
-            of it are folded too.
+        model: Functional Keras model with one input, or a part of one. Nested functional models
+            are folded too.
         outputs: Symbolic tensors of the graph of `flattened(model)`; None for its own outputs.
     """
 
@@ -43,7 +43,7 @@ class FoldedNetwork:
         self._pairs = _normalized_convolutions(self._model)
 
     def weights(self) -> FoldedWeights:
-        """The folded weights, as they are now: for several calls, as in a loop, to share."""
+        """The current folded weights, for several calls to share, as in a loop."""
         return {pair: _folded(*pair) for pair in self._pairs}
 
     def __call__(self, inputs: tf.Tensor, weights: FoldedWeights | None = None) -> list[tf.Tensor]:
@@ -51,7 +51,7 @@ class FoldedNetwork:
 
         Args:
             inputs: Images (batch, height, width, channels), pixels in [0, 1].
-            weights: What `weights` returned; None for those of now.
+            weights: What `weights` returned; None for the current ones.
 
         Returns:
             The outputs, in their order.
@@ -66,7 +66,7 @@ class FoldedNetwork:
 
 
 def folded_if_possible(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A classifier in inference mode, folded unless it has a call of its own.
+    """A classifier in inference mode, folded unless it has a `call` of its own.
 
     Args:
         model: Any Keras classifier with one input and one output.
@@ -83,7 +83,7 @@ def folded_if_possible(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def is_plain_convolution(operation: Any) -> bool:
-    """Whether a layer is a convolution of Keras's, and nothing more."""
+    """Whether a layer is one of Keras's convolutions, without a subclass's additions."""
     return (
         type(operation) in _CONVOLUTIONS
         and operation.activation is keras.activations.linear
@@ -94,7 +94,7 @@ def is_plain_convolution(operation: Any) -> bool:
 
 
 def _normalized_convolutions(model: keras.Model) -> list[tuple[keras.Layer, keras.Layer]]:
-    """Each convolution and batch normalisation behind it."""
+    """Pairs of a convolution and the batch normalisation that follows it."""
     pairs = []
     for node in nodes_behind(model.outputs).values():
         for tensor in node.input_tensors:
@@ -106,7 +106,7 @@ def _normalized_convolutions(model: keras.Model) -> list[tuple[keras.Layer, kera
 
 
 def _normalizes_channels(operation: Any, last_axis: int) -> bool:
-    """Whether an operation is a batch normalisation of what a convolution's filters give."""
+    """Whether an operation is a batch normalisation over a convolution's filters."""
     normalizes = type(operation) is keras.layers.BatchNormalization
     return normalizes and operation.axis in (-1, last_axis)
 
@@ -120,7 +120,7 @@ def _run(
 ) -> Any:
     """The output of a layer or operation in inference mode."""
     if isinstance(operation, keras.Layer):
-        options["training"] = False  # for what is inside it too, even if it takes no `training`
+        options["training"] = False  # for nested layers too, even if it takes no `training`
     given = {name for name, value in options.items() if value is not None} - {"training"}
     if len(inputs) != 1 or given:
         return substitute(operation)(*inputs, **options)
@@ -137,7 +137,7 @@ def _run(
 
 
 def _folded(convolution: keras.Layer, norm: keras.Layer) -> tuple[tf.Tensor, tf.Tensor]:
-    """Kernel and offset of a convolution and the normalisation behind it, as one convolution."""
+    """Kernel and offset of one convolution equal to a convolution and its normalisation."""
     wide = keras.backend.result_type(convolution.compute_dtype, norm.compute_dtype, "float32")
     mean, variance = (tf.cast(v, wide) for v in (norm.moving_mean, norm.moving_variance))
     scale = tf.math.rsqrt(variance + norm.epsilon)
@@ -158,6 +158,6 @@ def _convolve(
     kernel: tf.Tensor,
     offset: tf.Tensor,
 ) -> tf.Tensor:
-    """A convolution and the normalisation behind it, by their folded weights."""
+    """Applies a convolution and the normalisation behind it, using their folded weights."""
     output = convolution.convolution_op(tf.cast(inputs, convolution.compute_dtype), kernel)
     return tf.cast(tf.nn.bias_add(output, offset), norm.compute_dtype)

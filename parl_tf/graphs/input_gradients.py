@@ -19,8 +19,8 @@ def loss_gradient_cosines(
         labels: Integer tensor (batch,), the true classes.
 
     Returns:
-        Tensor (batch, pairs), ordered as by `pairwise_cosine`: of each example's gradient of its
-        cross-entropy with respect to its pixels.
+        Tensor (batch, pairs), ordered as by `pairwise_cosine`: cosines between the gradients of
+        each example's cross-entropy with respect to its pixels.
     """
     return pairwise_cosine(loss_gradients(members, images, labels))
 
@@ -50,12 +50,12 @@ def layer_gradient_cosines(layers_of: Sequence[keras.Model], images: tf.Tensor) 
     """Cosines of the members' layer gradients, in inference mode.
 
     Args:
-        layers_of: For each member the model from images to its compared layers.
+        layers_of: For each member, a model from images to its compared layers.
         images: Tensor (batch, height, width, channels), pixels in [0, 1].
 
     Returns:
-        Tensor (layers, batch, pairs): for each layer the cosines of its summed output's gradient
-        with respect to the pixels.
+        Tensor (layers, batch, pairs): for each layer the cosines between the gradients of its
+        summed output with respect to the pixels.
 
     Source: PARL, arXiv 2112.04948, section 4.2.
     """

@@ -1,4 +1,4 @@
-"""Tensors that are summed and differentiated in place of layers' outputs."""
+"""Tensors that are summed and differentiated instead of layers' outputs."""
 
 from collections.abc import Sequence
 
@@ -47,7 +47,7 @@ class LayerSums:
 
 
 def _times_summed_kernel(convolution: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:
-    """Inputs of a convolution, times the gradient of its summed output with respect to them."""
+    """A convolution's inputs, times the gradient of its summed output with respect to them."""
     inputs = tf.cast(inputs, convolution.compute_dtype)
     kernel = tf.cast(tf.convert_to_tensor(convolution.kernel), convolution.compute_dtype)
     example = tf.zeros_like(inputs[:1])

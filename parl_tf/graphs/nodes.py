@@ -1,6 +1,6 @@
-"""Functional Keras graphs, walked and run, by what Keras keeps private.
+"""Walks and runs functional Keras graphs through Keras's private interface.
 
-Nothing else uses its private interface, but for the `keras.Model` in `parl_tf.defences.portable`.
+Nothing else uses it, except the `keras.Model` in `parl_tf.defences.portable`.
 """
 
 import functools
@@ -12,13 +12,13 @@ import tensorflow as tf
 
 
 class Node(Protocol):
-    """One call of an operation in a graph, as Keras notes it.
+    """One call of an operation in a graph, as Keras records it.
 
     Attributes:
         operation: The layer or operation.
         input_tensors: The symbolic tensors that it was called on.
         output_tensors: Those that it returned.
-        arguments: What `fill_in` gives its arguments from, for tensors by their ids.
+        arguments: Its arguments; `fill_in` replaces the symbolic tensors in them by id.
     """
 
     operation: Any
@@ -40,7 +40,7 @@ class Origin(NamedTuple):
 
 
 def origin(tensor: keras.KerasTensor) -> Origin:
-    """The call that gave a symbolic tensor."""
+    """The call that returned a symbolic tensor."""
     history = tensor._keras_history
     return Origin(history.operation._inbound_nodes[history.node_index], history.tensor_index)
 
@@ -49,7 +49,7 @@ def nodes_behind(tensors: Sequence[keras.KerasTensor]) -> dict[int, Node]:
     """The nodes of a functional graph that symbolic tensors come from.
 
     Returns:
-        The nodes by the id of the tensor that each made, in topological order.
+        The nodes by the id of the tensor that each returned, in topological order.
     """
     nodes: dict[int, Node] = {}
     stack = [(tensor, False) for tensor in reversed(tensors)]
@@ -72,7 +72,7 @@ def layers_in(layer: keras.Layer) -> list[keras.Layer]:
 
 
 def runs_its_graph(model: object) -> bool:
-    """Whether calling something runs the graph of a Keras model, and does nothing else."""
+    """Whether calling `model` runs the graph of a Keras model and does nothing else."""
     if not isinstance(model, keras.Model) or not getattr(model, "outputs", None):
         return False
     call = getattr(model.call, "__func__", None)
@@ -88,9 +88,9 @@ def _functional_class() -> Any:
 
 
 def as_taken(model: keras.Model, inputs: Any) -> list[tf.Tensor]:
-    """A functional model's inputs as it takes them: of its inputs' types and ranks, in their order.
+    """Inputs converted to the types and ranks of a functional model's inputs, in their order.
 
-    Tensors that are so already come back themselves.
+    Tensors that need no conversion are returned themselves.
     """
     return model._standardize_inputs(inputs)
 
@@ -98,13 +98,13 @@ def as_taken(model: keras.Model, inputs: Any) -> list[tf.Tensor]:
 def run_graph(
     model: keras.Model, inputs: Any, run: Callable[[Any], Callable[..., Any]]
 ) -> list[tf.Tensor]:
-    """Runs a functional model's graph as Keras does, each operation as one chooses.
+    """Runs a functional model's graph as Keras does, with operations replaced.
 
     Args:
-        model: Functional Keras model. The models inside it count as operations.
-        inputs: What it is called on.
-        run: From an operation of the graph to what is called in its place, with the operation's
-            arguments.
+        model: Functional Keras model. Nested models count as operations.
+        inputs: Its inputs.
+        run: From an operation of the graph to the function to call in its place, with the
+            operation's arguments.
 
     Returns:
         The model's outputs, in their order.
@@ -115,8 +115,8 @@ def run_graph(
 def copy_weights(source: keras.Layer, target: keras.Layer) -> None:
     """Gives a layer or model the weights of another one of the same structure.
 
-    `set_weights` alone is not enough for an adapted `Normalization`, which computes with what it
-    made of its weights before.
+    `set_weights` alone is not enough for an adapted `Normalization`, which computes with values
+    derived earlier from its weights.
     """
     target.set_weights(source.get_weights())
     for layer in (target, *layers_in(target)):

@@ -1,4 +1,4 @@
-"""Layers made again from their configurations, in another precision."""
+"""Rebuilds layers from their configurations in another precision."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,9 +8,9 @@ import keras
 
 
 def rebuilt(operation: Any, dtype: str | None) -> Any:
-    """A layer of the same configuration, in another type if one is given."""
+    """A new layer of the same configuration, in another type if one is given."""
     if not isinstance(operation, keras.Layer):
-        return operation  # without a state, and computes in the type of what it gets
+        return operation  # stateless, and computes in the type of its inputs
     dtype = dtype or operation.dtype_policy
     if type(operation) is keras.layers.Lambda:
         return keras.layers.Lambda(operation.function, arguments=operation.arguments, dtype=dtype)
@@ -22,7 +22,7 @@ def rebuilt(operation: Any, dtype: str | None) -> Any:
 
 @contextlib.contextmanager
 def default_policy(dtype: str | None) -> Iterator[None]:
-    """Makes a given type the default of layers that are made meanwhile."""
+    """Makes a type, if given, the default of layers made in the context."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype or policy)
     try:

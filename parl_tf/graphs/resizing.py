@@ -11,24 +11,24 @@ _Function = Callable[[tf.Tensor], tf.Tensor]
 
 
 def resized(function: _Function, images: tf.Tensor, options: Any) -> tf.Tensor:
-    """What a function of Keras's gives that resizes, differentiable any number of times.
+    """The output of a Keras function that resizes, differentiable any number of times.
 
-    Resizing is linear, so its gradient is resizing by the transposed matrices, one an axis, and
-    the gradient of that is resizing again. TensorFlow's second derivative is silently missing
-    where it resizes bilinearly, and raises LookupError in the other modes.
+    Resizing is linear, so its gradient is resizing by the transposed matrices, one per axis, and
+    the gradient of that is resizing again. TensorFlow's second derivative is silently missing for
+    bilinear resizing, and raises LookupError in the other modes.
 
     Args:
-        function: Resizes images; computes all values. Where there are no matrices of it, its own
-            gradient, of whose derivative it takes the place, is not compiled by XLA in every mode.
-            There are none where a size is known only when a graph runs, where images are cropped or
-            padded too, and where channels come first.
+        function: Resizes images; computes all values. Without matrices, its own gradient is used
+            instead, which XLA does not compile in every mode. There are no matrices if a size is
+            known only when a graph runs, if images are also cropped or padded, or if channels come
+            first.
         images: Tensor (..., height, width, channels).
-        options: What has the function's options as attributes: `interpolation`, and perhaps
+        options: An object with the function's options as attributes: `interpolation`, and perhaps
             `antialias`, `data_format`, `crop_to_aspect_ratio`, `pad_to_aspect_ratio` and
             `fill_value`.
 
     Returns:
-        What `function` does. Of resizing by "area" TensorFlow has not even a first derivative.
+        What `function` returns. Resizing by "area" has not even a first derivative in TensorFlow.
     """
     if not images.dtype.is_floating:
         return function(images)
@@ -49,7 +49,7 @@ def resized(function: _Function, images: tf.Tensor, options: Any) -> tf.Tensor:
 
     @tf.custom_gradient
     def transposed(upstream: tf.Tensor) -> Any:
-        # In half precision as in single: what TensorFlow adds up in half it loses.
+        # Half precision is widened to single, as TensorFlow's sums in half lose digits.
         wide = tf.cast(upstream, tf.float32) if upstream.dtype.size < 4 else upstream
         after = upstream.shape
         if matrices and shape[-3:-1].is_fully_defined() and after[-3:-1].is_fully_defined():
@@ -68,7 +68,7 @@ def resized(function: _Function, images: tf.Tensor, options: Any) -> tf.Tensor:
         return tf.cast(back, images.dtype), again
 
     def again(upstream: tf.Tensor) -> tf.Tensor:
-        if padded and given("fill_value", 0):  # what is padded with does not follow from images
+        if padded and given("fill_value", 0):  # the padding does not depend on the images
             return forward(upstream) - function(tf.zeros_like(upstream))
         return forward(upstream)
 
@@ -77,7 +77,7 @@ def resized(function: _Function, images: tf.Tensor, options: Any) -> tf.Tensor:
 
 @functools.lru_cache(maxsize=64)
 def _matrix(before: int, after: int, interpolation: str, antialias: bool) -> np.ndarray:
-    """The matrix (after, before) by which an axis is resized: what is made of unit vectors."""
+    """The matrix (after, before) that resizes an axis, from the resized unit vectors."""
     with tf.init_scope(), tf.device("CPU:0"):
         # Each unit vector is a channel of an image one pixel wide.
         units = tf.reshape(tf.eye(before), (1, before, 1, before))

@@ -1,8 +1,8 @@
 """A check that the gradients in a method's terms can be differentiated, layer by layer.
 
-A term about gradients trains by second derivatives. Where a layer's are missing or wrong, in
-TensorFlow or in the layer's own code, the term still shows a value, and trains nothing or something
-else.
+A term that contains gradients trains through second derivatives. If a layer's are missing or wrong,
+in TensorFlow or in the layer's own code, the term still has a value, but trains nothing or the
+wrong thing.
 """
 
 import random
@@ -21,11 +21,11 @@ from parl_tf.graphs.single_layers import LayerCall
 from parl_tf.graphs.substitutes import needs_substitute
 
 _BATCH = 3
-_UNKNOWN = 32  # height and width of images, if a member takes any
+_UNKNOWN = 32  # height and width of images, if a member accepts any
 
 _COMMON = {"name", *dir(keras.Layer)}  # attributes that all layers have
 
-# What was found right, and was rebuilt from its configuration: the same in the next ensemble.
+# Keys of layers found correct after rebuilding, so that later ensembles need not check them again.
 _right: set[Any] = set()
 
 
@@ -35,7 +35,7 @@ class Differentiated(NamedTuple):
     Attributes:
         outputs: Symbolic tensors of the member's graph, up to which gradients go.
         weights: Keras variables with respect to which they are taken; None for the images.
-        training: Whether the pass that they are taken in is in training mode.
+        training: Whether they are taken in training mode.
     """
 
     outputs: Sequence[keras.KerasTensor]
@@ -58,15 +58,15 @@ def check_layers(
     Each kind of layer, of one configuration and on inputs of one shape, is rebuilt in float64 on
     small inputs, and the derivatives of its gradient, as a `DifferentiableNetwork` computes them,
     are compared with finite differences; those in its own precision too. A layer that cannot be
-    rebuilt from its configuration is judged as it is. Where differences are no measure, at kinks or
-    of random draws, nothing is refused but what calls normalisation or resizing itself. Layers
-    inside nested functional models are checked one by one.
+    rebuilt from its configuration is judged itself. Where differences cannot measure a layer, as at
+    kinks or with random draws, only layers that call normalisation or resizing themselves are
+    refused. Layers inside nested functional models are checked one by one.
 
-    Nothing that is random elsewhere is drawn from, and the members stay as they are.
+    The states of other random generators and of the members do not change.
 
     Args:
         members: Functional classifiers.
-        differentiated: What of a member the gradients are of.
+        differentiated: Which gradients of a member the method uses.
         method: The method's name, for the message.
 
     Raises:
@@ -94,31 +94,31 @@ def check_layers(
 
 
 def _hidden(operation: Any) -> list[keras.Layer]:
-    """Layers that a layer calls itself, and whose second derivatives are wrong when it does."""
+    """Layers that a layer calls itself, and whose second derivatives are then wrong."""
     inside = layers_in(operation) if isinstance(operation, keras.Layer) else []
     return [layer for layer in inside if needs_substitute(layer)]
 
 
 def _message(method: str, member: keras.Model, name: str, operation: Any, fault: str) -> str:
-    """What was found, and the way out."""
+    """The message: the fault, and how to fix it."""
     hidden = ", ".join(f"{type(each).__name__} {each.name!r}" for each in _hidden(operation))
     way_out = (
         f"build the part that calls {hidden} as a functional model, keras.Model(inputs, outputs), "
         "so that its layers are in the member's graph"
         if hidden
         else "resize, augment or transform images before the model; normalise, activate and resize "
-        "by Keras's own layers in its graph; write the layer with other operations"
+        "with Keras's own layers in its graph; write the layer with other operations"
     )
     return (
         f"{method} needs second derivatives, and that of layer {name!r} "
         f"({type(operation).__name__}) of member {member.name!r} {fault}. Expected layers whose "
         f"gradients can be differentiated: {way_out}; or pass check_second_derivatives=False to "
-        "train all the same."
+        "train anyway."
     )
 
 
 def _key(call: LayerCall) -> tuple[Any, bool]:
-    """What calls with the same derivatives have in common, and whether it outlives the layer."""
+    """A key shared by calls with the same derivatives, and whether it outlives the layer."""
     operation = call.operation
     arguments = keras.tree.map_structure(
         lambda value: (value.shape, value.dtype) if tf.is_tensor(value) else repr(value),
@@ -130,14 +130,14 @@ def _key(call: LayerCall) -> tuple[Any, bool]:
         return (type(operation), own, *rest), True
     try:
         config = operation.get_config()
-    except Exception:  # whatever a stranger's layer raises
+    except Exception:  # a user's layer may raise anything
         return (id(operation), *rest), False
     kept = {
         key: value
         for key, value in config.items()
         if key != "name" and not key.endswith(("_initializer", "_regularizer"))
     }
-    # What was perhaps set after the layer was made.
+    # These may have been set after the layer was made.
     attributes = frozenset(
         (key, value)
         for key, value in vars(operation).items()
@@ -155,14 +155,14 @@ def _calls(member: keras.Model, differentiated: Differentiated) -> Iterator[tupl
     """
     weights = {id(weight) for weight in differentiated.weights or ()}
     found: list[tuple[str, LayerCall]] = []
-    reached: dict[int, Any] = {}  # tensors that gradients go through, by their ids
+    reached: dict[int, Any] = {}  # tensors that gradients go through, by id
 
     def reach(values: Any) -> None:
         reached.update((id(v), v) for v in keras.tree.flatten(values) if _is_float(v))
 
     def called(operation: Any, path: str, arguments: tuple, options: dict[str, Any]) -> Any:
         if isinstance(operation, keras.Layer):
-            # For what is inside it too, even if it takes no `training`.
+            # For nested layers too, even if it takes no `training`.
             options = {**options, "training": False}
         flat = keras.tree.flatten((arguments, options))
         inputs = tuple(i for i, value in enumerate(flat) if id(value) in reached)

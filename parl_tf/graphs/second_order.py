@@ -15,14 +15,14 @@ from parl_tf.graphs.substitutes import substitute
 class DifferentiableNetwork(keras.Layer):
     """A network whose gradients can be differentiated, and whose normalisation is fused.
 
-    It shares the layers of a model and is called like it, with its values, first derivatives,
-    updates of states and losses, up to rounding: see `substitute` for what it computes otherwise.
-    Layers and models inside it that have a `call` of their own are called as they are, and so
-    is what they hold; `check_layers` refuses them where that is wrong.
+    It shares a model's layers and is called like it. Values, first derivatives, state updates and
+    losses are the same up to rounding; see `substitute` for what it computes differently. Layers
+    and models inside it that have a `call` of their own are called unchanged, as are their own
+    layers; `check_layers` refuses them where that is wrong.
 
     Args:
-        model: Functional (or built sequential) Keras model. Functional models inside it are
-            taken apart.
+        model: Functional (or built sequential) Keras model. Nested functional models are
+            flattened.
         outputs: Symbolic tensors of the graph of `flattened(model)`; None for its own outputs.
     """
 
@@ -35,19 +35,19 @@ class DifferentiableNetwork(keras.Layer):
         self.built = True
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> Any:
-        """The outputs, in their order; itself where there is one."""
+        """The outputs in order, or the only output itself."""
         run = functools.partial(_called, training)
         outputs = run_graph(self.network, inputs, run)
         return outputs[0] if len(outputs) == 1 else outputs
 
 
 def differentiable(model: keras.Model) -> keras.Layer:
-    """A `DifferentiableNetwork`, or a model itself if it has a `call` of its own."""
+    """A `DifferentiableNetwork`, or the model itself if it has a `call` of its own."""
     return DifferentiableNetwork(model) if runs_its_graph(model) else model
 
 
 def _called(training: bool | None, operation: Any) -> Callable[..., Any]:
-    """What is called in place of an operation of a graph, as a model would."""
+    """The function to call in place of an operation of a graph, with a model's `training`."""
     function = substitute(operation)
     if training is None or not isinstance(operation, keras.Layer):
         return function

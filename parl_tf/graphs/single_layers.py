@@ -1,4 +1,4 @@
-"""One layer by itself, called at chosen points, with derivatives of its gradient."""
+"""One layer in isolation, called at chosen points, with derivatives of its gradient."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -17,11 +17,11 @@ class LayerCall(NamedTuple):
 
     Attributes:
         operation: The layer or operation.
-        arguments: What it was called with.
-        options: What it was called with by name.
-        inputs: Which of the flattened arguments and options gradients go through.
-        sources: Which of its trainable weights gradients are taken with respect to.
-        training: Whether it is to be called in training mode.
+        arguments: Its positional arguments.
+        options: Its keyword arguments.
+        inputs: Indices of the flattened arguments and options that gradients go through.
+        sources: Indices of its trainable weights that gradients are taken with respect to.
+        training: Whether to call it in training mode.
     """
 
     operation: Any
@@ -33,7 +33,7 @@ class LayerCall(NamedTuple):
 
 
 class Point(NamedTuple):
-    """Where a layer's gradient is taken, for which upstream gradient and times what; float64."""
+    """Where a layer's gradient is taken, its upstream gradient, and its factor `along`; float64."""
 
     inputs: list[np.ndarray]
     weights: list[np.ndarray]
@@ -44,9 +44,9 @@ class Point(NamedTuple):
 class Found(NamedTuple):
     """Derivatives at a point, as computed in numbers of `size` bytes.
 
-    `value` is the gradient at the point, times `along`, and `norm` how large that is without regard
-    to signs. The derivatives of the value along changes of the upstream gradient and of all else
-    are given as themselves and their lengths.
+    `value` is the gradient at the point, times `along`, and `norm` the L2 norm of its terms. The
+    derivatives of `value` along changes of the upstream gradient and of everything else are pairs
+    of the derivative and its length.
     """
 
     value: float
@@ -57,7 +57,7 @@ class Found(NamedTuple):
 
 
 class SingleLayer:
-    """A layer that is called again and again, always in the same state.
+    """A layer that is called repeatedly, always in the same state.
 
     Args:
         call: The layer, and how it is called.
@@ -67,11 +67,11 @@ class SingleLayer:
 
     Attributes:
         size: Bytes of the narrowest numbers that it computes with.
-        draws: Whether it draws what it does, in training mode.
+        draws: Whether it draws at random in training mode.
         training: Whether it is called in training mode.
 
     Raises:
-        Exception: Whatever the layer raises, if it cannot be rebuilt or called so.
+        Exception: Whatever the layer raises if it cannot be rebuilt or called this way.
     """
 
     def __init__(
@@ -118,12 +118,12 @@ class SingleLayer:
         return any(moved)
 
     def restore(self) -> None:
-        """Puts the layer's variables back as they were."""
+        """Restores the layer's variables."""
         for variable, value in self._state:
             variable.assign(value)
 
     def stands_for_its_layer(self) -> bool:
-        """Whether the rebuilt layer gives what the original gives."""
+        """Whether the rebuilt layer has the outputs of the original."""
         if self._operation is self._original:
             return True
         own = self._run(self._called, self._given, training=False)
@@ -144,7 +144,7 @@ class SingleLayer:
     def _run(
         self, operation: Callable[..., Any], inputs: Sequence[tf.Tensor], training: bool
     ) -> list[tf.Tensor]:
-        """The layer's outputs, those that are float tensors."""
+        """Those of the layer's outputs that are float tensors."""
         flat = list(self._flat)
         for index, value in zip(self._inputs, inputs, strict=True):
             flat[index] = value
@@ -155,7 +155,7 @@ class SingleLayer:
         return [output for output in keras.tree.flatten(outputs) if _is_float(output)]
 
     def point(self, draw: np.random.Generator, near: bool) -> Point:
-        """A point near the given inputs, or of inputs in (0, 1)."""
+        """A point near the given inputs, or with inputs in (0, 1)."""
         inputs = []
         for given, scale in zip(self._given, self._scales(), strict=True):
             if near:
@@ -171,7 +171,7 @@ class SingleLayer:
         return Point(inputs, weights, upstream, [_direction(draw, shape) for shape in shapes])
 
     def changes(self, draw: np.random.Generator) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Directions of inputs and of weights, as large as these are."""
+        """Directions for inputs and weights, of the same scale as these."""
         inputs = [
             scale * _direction(draw, given.shape)
             for scale, given in zip(self._scales(), self._given, strict=True)
@@ -192,7 +192,7 @@ class SingleLayer:
         upstream_change: list[np.ndarray],
         changes: tuple[list[np.ndarray], list[np.ndarray]],
     ) -> Found:
-        """The same, and its derivatives along changes of the upstream gradient and of all else."""
+        """`product`, and its derivatives along changes of the upstream gradient and of the rest."""
         inputs, upstream = self._tensors(point)
         with tf.GradientTape() as tape:
             tape.watch([inputs, upstream])
@@ -215,7 +215,7 @@ class SingleLayer:
     def _terms(
         self, point: Point, inputs: Sequence[tf.Tensor], upstream: Sequence[tf.Tensor]
     ) -> list[tf.Tensor]:
-        """What the product is the sum of, float64."""
+        """The terms whose sum is `product`, float64."""
         if self.training:
             self.restore()
         for weight, value in zip(self._trained, point.weights, strict=True):
@@ -236,15 +236,14 @@ class SingleLayer:
 
 
 def _local(variable: keras.Variable) -> tf.Variable:
-    """What gradients are taken with respect to; under a strategy the first device's."""
+    """The variable to differentiate with respect to; under a strategy the first device's."""
     return tf.distribute.get_strategy().experimental_local_results(variable.value)[0]
 
 
 def _direction(draw: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
     """A random direction, part of it a shift of all values by one.
 
-    What is wrong in normalisation is wrong along shifts, of which a direction with no mean has
-    little.
+    Faults of normalisation show along shifts, of which a direction with zero mean has little.
     """
     return draw.normal(size=shape) + draw.choice([-1, 1])
 

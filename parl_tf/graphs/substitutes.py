@@ -1,12 +1,12 @@
-"""What is called in place of Keras's operations, where gradients are to be differentiated.
+"""Substitutes for Keras's operations where gradients are to be differentiated.
 
-`tf.nn.moments`, by which Keras normalises by batch, layer or group, takes the mean inside the
-variance for a constant. That changes no first derivative, but every second one: a loss on input
-gradients would be trained along a wrong direction. Softsign and most resizing have no second
+`tf.nn.moments`, which Keras uses for batch, layer and group normalisation, treats the mean inside
+the variance as a constant. That changes no first derivative, but every second one: a loss on input
+gradients would be trained in a wrong direction. Softsign and most resizing have no second
 derivative at all. That of ReLU is zeros, which TensorFlow carries back through the network.
 
-A substitute has the values and first derivatives of what it stands for, up to rounding. It is
-called where a graph is run; the graph, its layers and the libraries stay as they are.
+A substitute has the values and first derivatives of the original, up to rounding. It is called
+where a graph is run; the graph, its layers and the libraries are not changed.
 """
 
 import functools
@@ -31,13 +31,12 @@ def substitute(operation: Any) -> Callable[..., Any]:
     """What to call in place of an operation, so that its gradient can be differentiated.
 
     Args:
-        operation: A layer that is built, or an operation that a function of `keras.ops` left in a
-            graph.
+        operation: A built layer, or an operation that a function of `keras.ops` added to a graph.
 
     Returns:
-        The operation itself, unless it is one of those that this module is about: a layer of a
-        class of Keras's, not of a subclass, or an operation of Keras's. In place of a layer comes
-        another one with its weights, states and options, which Keras calls as it calls the layer.
+        The operation itself if it needs no substitute. A layer, of one of Keras's own classes and
+        not of a subclass, is replaced by another one with its weights, states and options, which
+        Keras calls in the same way.
     """
     if not isinstance(operation, keras.Layer):
         own = type(operation).__module__.split(".")[0] == "keras"
@@ -53,24 +52,24 @@ def substitute(operation: Any) -> Callable[..., Any]:
 
 
 def needs_substitute(layer: keras.Layer) -> bool:
-    """Whether a layer's own second derivative is wrong or missing, and a substitute's right."""
+    """Whether a layer's own second derivative is wrong or missing, and a substitute's correct."""
     softsign_in_it = getattr(layer, "activation", None) is keras.activations.softsign
     rectifier = type(layer) in (keras.layers.ReLU, keras.layers.LeakyReLU)
     return softsign_in_it or (type(layer) in _LAYERS and not rectifier)
 
 
 def _twin(layer: keras.Layer, twin_class: type, **attributes: Any) -> keras.Layer:
-    """A layer that shares all that another one has, but for its class or some attributes."""
+    """A layer that shares another one's attributes, except its class and the given ones."""
     twin: Any = object.__new__(twin_class)
     vars(twin).update(vars(layer), **attributes)
     return twin
 
 
 class _BatchNormalization(keras.layers.BatchNormalization):
-    """By the statistics of the batch; by fused operations, where these take it."""
+    """With the statistics of the batch; with fused operations, where these apply."""
 
     def call(self, inputs: tf.Tensor, training: bool | None = None, mask: Any = None) -> tf.Tensor:
-        """As Keras's; what it computes by other operations than `tf.nn.moments` it does itself."""
+        """As Keras's, which is called itself if it does not use `tf.nn.moments`."""
         plain = not training or not self.trainable or mask is not None
         if plain or _across_replicas(self) or getattr(self, "renorm", False):
             return super().call(inputs, training=training, mask=mask)
@@ -154,22 +153,22 @@ class _UpSampling2D(keras.layers.UpSampling2D):
 
 
 def _across_replicas(options: Any) -> bool:
-    """Whether Keras sums moments over replicas, by operations that can be differentiated twice.
+    """Whether Keras sums moments over replicas, with operations that can be differentiated twice.
 
-    Outside of a replica, as in a strategy's scope before `fit`, it takes those of `tf.nn.moments`.
+    Outside a replica, as in a strategy's scope before `fit`, it uses `tf.nn.moments`.
     """
     return options.synchronized and tf.distribute.get_replica_context() is not None
 
 
 def _relu(options: Any, x: tf.Tensor, own: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-    """What Keras's ReLU gives, by its own function where it is bounded or has a threshold."""
+    """Keras's ReLU, by its own function if it has a maximum or a threshold."""
     if options.max_value is not None or options.threshold:
         return own(x)
     return _rectified(x, options.negative_slope)
 
 
 def _rectified(x: tf.Tensor, slope: Any = 0.0) -> tf.Tensor:
-    """What `keras.activations.leaky_relu` gives, of numbers of any type."""
+    """`keras.activations.leaky_relu`, for numbers of any type."""
     x = tf.convert_to_tensor(x)
     if not x.dtype.is_floating:
         return keras.activations.leaky_relu(x, slope) if slope else keras.activations.relu(x)
@@ -177,7 +176,7 @@ def _rectified(x: tf.Tensor, slope: Any = 0.0) -> tf.Tensor:
 
 
 def _moments(operation: Any, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """What `keras.ops.moments` gives."""
+    """`keras.ops.moments`."""
     if _across_replicas(operation):
         return operation(x)
     mean, variance = moments(x, operation.axes, keepdims=operation.keepdims)
@@ -185,7 +184,7 @@ def _moments(operation: Any, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _layer_norm(operation: Any, x: tf.Tensor, gamma: Any = None, beta: Any = None) -> tf.Tensor:
-    """What `keras.ops.layer_normalization` gives."""
+    """`keras.ops.layer_normalization`."""
     if operation.rms_scaling:
         return operation(x, gamma, beta)
     return _layer_normalized(x, gamma, beta, operation.axis, operation.epsilon)
@@ -194,7 +193,7 @@ def _layer_norm(operation: Any, x: tf.Tensor, gamma: Any = None, beta: Any = Non
 def _layer_normalized(
     inputs: tf.Tensor, scale: Any, offset: Any, axis: int | Sequence[int], epsilon: float | None
 ) -> tf.Tensor:
-    """Normalised over some axes, each of which has scales and offsets of its own."""
+    """Normalises over axes, along which scales and offsets vary."""
     x = tf.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
     axes = [each % len(x.shape) for each in tf.nest.flatten(axis)]
     shape = [size if each in axes else 1 for each, size in enumerate(x.shape)]
@@ -210,7 +209,7 @@ def _normalized(
     offset: Any,
     epsilon: float,
 ) -> tf.Tensor:
-    """Normalised over axes, with scales and offsets, if there are any, in a given shape."""
+    """Normalises over axes, with scales and offsets, if any, of a given shape."""
     mean, variance = moments(x, axes, keepdims=True)
     inverse = tf.math.rsqrt(variance + epsilon)
     if scale is not None:
@@ -250,7 +249,7 @@ _ACTIVATIONS: tuple[tuple[Any, Callable[[tf.Tensor], tf.Tensor]], ...] = (
     (keras.activations.leaky_relu, functools.partial(_rectified, slope=0.2)),
     (keras.activations.softsign, softsign),
 )
-# By the names of classes that Keras does not publish.
+# By class name, as Keras does not export these classes.
 _OPERATIONS: dict[str, Callable[..., Any]] = {
     "ReLU": lambda operation, x: _relu(operation, x, operation),
     "Relu": lambda operation, x: _rectified(x),

@@ -6,13 +6,13 @@ from typing import Any
 import tensorflow as tf
 
 LEAST_EPSILON = 1.001e-5
-"""Of fused normalisation on GPUs."""
+"""Smallest epsilon of fused normalisation on GPUs."""
 
 
 def rectified(inputs: tf.Tensor, slope: float = 0.0) -> tf.Tensor:
-    """ReLU, or leaky ReLU, whose second derivative is none where TensorFlow's is zeros.
+    """ReLU, or leaky ReLU, without a second derivative where TensorFlow's is zeros.
 
-    TensorFlow computes with these zeros all the way back through the network.
+    TensorFlow would propagate these zeros all the way back through the network.
 
     Args:
         inputs: Float tensor.
@@ -41,16 +41,16 @@ def rectified(inputs: tf.Tensor, slope: float = 0.0) -> tf.Tensor:
 
 
 def softsign(inputs: tf.Tensor) -> tf.Tensor:
-    """Softsign by operations that have all derivatives."""
+    """Softsign, from operations that have all derivatives."""
     return inputs / (1 + tf.abs(inputs))
 
 
 def moments(
     inputs: tf.Tensor, axes: Sequence[int], *, keepdims: bool = False
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mean and variance over axes, of at least float32, with all derivatives.
+    """Mean and variance over axes, in at least float32, with all derivatives.
 
-    `tf.nn.moments` takes the mean for a constant in the variance.
+    `tf.nn.moments` treats the mean as a constant in the variance.
     """
     inputs = tf.cast(inputs, tf.float32) if inputs.dtype.size < 4 else inputs
     mean = tf.reduce_mean(inputs, axes, keepdims=True)
@@ -59,17 +59,17 @@ def moments(
 
 
 class BatchMoments:
-    """Mean and variance of each channel of a batch, by one fused operation.
+    """Mean and variance of each channel of a batch, from one fused operation.
 
     Args:
         inputs: float32 tensor (batch, height, width, channels).
-        epsilon: Added to the variance where `batch_normalized` takes these.
+        epsilon: Added to the variance by `batch_normalized`.
 
     Attributes:
-        mean: Tensor (channels,), which can be differentiated any number of times, like the next.
+        mean: Tensor (channels,). It and `variance` can be differentiated any number of times.
         variance: Tensor (channels,).
         values: The same two, as constants to the tape.
-        count: How many values a channel has, a float32 scalar.
+        count: Number of values in a channel, a float32 scalar.
     """
 
     def __init__(self, inputs: tf.Tensor, epsilon: float) -> None:
@@ -80,7 +80,7 @@ class BatchMoments:
             x=inputs, scale=ones, offset=0 * ones, mean=[], variance=[], epsilon=epsilon
         )
         self.count = tf.cast(tf.size(inputs) // tf.size(ones), inputs.dtype)
-        # What the operation returns is the unbiased variance.
+        # The operation returns the unbiased variance.
         self.values = fused.batch_mean, fused.batch_variance * (self.count - 1) / self.count
         self._saved = {key: value for key, value in fused._asdict().items() if "reserve" in key}
 
@@ -94,7 +94,7 @@ class BatchMoments:
         self.mean, self.variance = differentiable(inputs)
 
     def normalized(self, scale: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
-        """The inputs normalised by these moments, as if these were constant."""
+        """The inputs normalised by these moments, with the moments treated as constants."""
         return _transformed(self.inputs, scale, offset, *self.values, self.epsilon)
 
     def input_gradient(self, upstream: tf.Tensor, scale: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -106,26 +106,26 @@ class BatchMoments:
 
 
 def batch_normalized(moments: BatchMoments, scale: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
-    """Normalisation by the statistics of the batch, which are differentiated through.
+    """Normalisation by the statistics of the batch, including their derivatives.
 
-    With x the normalised inputs and means over all but channels, the gradient is one fused
+    With x the normalised inputs, and means over all axes but channels, the gradient is one fused
     operation, linear and symmetric in the upstream gradient u:
 
         B(u) = scale / deviation * (u - mean(u) - mean(u x) x).
 
-    With g what comes back for it, its own gradient is B(g) with respect to u. With respect to the
-    inputs, by way of x, it is
+    With g the upstream gradient of B(u), the gradient of B(u) with respect to u is B(g). With
+    respect to the inputs, by way of x, it is
 
         -(mean(g x) B(u) + mean(u x) B(g)) / deviation,
 
-    and by way of scale / deviation a multiple of x for each channel: what many gradients of one
-    normalisation add to it is summed before.
+    and by way of scale / deviation a multiple of x for each channel: the contributions of all
+    gradients of one normalisation are summed first.
 
     The gradient with respect to scale and offset is not differentiable, nor are second derivatives:
     trying raises LookupError.
 
     Args:
-        moments: Those of the inputs.
+        moments: Moments of the inputs.
         scale: Tensor (channels,).
         offset: Tensor (channels,).
 
@@ -153,7 +153,7 @@ def batch_normalized(moments: BatchMoments, scale: tf.Tensor, offset: tf.Tensor)
                 dg, gx, g_sum = moments.input_gradient(g, scale)
                 dfactor = tf.reduce_sum(g * upstream, axis=[0, 1, 2])
                 dfactor -= (g_sum * doffset + gx * dscale) / count
-                # A difference: TensorFlow would make one sum of all sums, and hold all terms.
+                # A difference: TensorFlow would merge sums into one, and hold all terms.
                 across = _scaled(dx, -inverse * gx / count) - _scaled(dg, inverse * dscale / count)
                 return _last([dg, across, dfactor])
 
@@ -169,7 +169,7 @@ def batch_normalized(moments: BatchMoments, scale: tf.Tensor, offset: tf.Tensor)
 
 
 def _scaled(values: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
-    """Values times a factor for each channel: on a busy CPU faster than a multiplication."""
+    """Values times a factor for each channel, faster on a busy CPU than a multiplication."""
     zeros = tf.zeros_like(factors)
     return _transformed(values, factors, zeros, zeros, zeros + (1 - LEAST_EPSILON), LEAST_EPSILON)
 
@@ -195,6 +195,6 @@ def _transformed(
 
 
 def _last(derivatives: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Derivatives that have none themselves: what they are made of is held constant in them."""
+    """Derivatives that have none themselves: differentiating them raises LookupError."""
     message = "This derivative of batch normalisation is not differentiable."
     return [tf.raw_ops.PreventGradient(input=each, message=message) for each in derivatives]

@@ -1,4 +1,4 @@
-"""What the networks have in common."""
+"""Layers and types shared by the networks."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -11,8 +11,8 @@ from parl_tf.errors import InputError
 from parl_tf.runtime.replicas import num_replicas
 
 Normalization = str | tuple[Sequence[float], Sequence[float]] | None
-"""What is done to pixels in [0, 1] before the first layer: None for nothing, the name of a data
-set for its per-channel mean and deviation, or these two as `(mean, deviation)`, in pixel units."""
+"""Normalisation of pixels in [0, 1] before the first layer: None for none, the name of a data set
+for its per-channel mean and deviation, or these two as `(mean, deviation)`, in pixel units."""
 
 ACTIVATIONS: dict[str, Callable[[], keras.Layer]] = {
     "relu": keras.layers.ReLU,
@@ -29,7 +29,7 @@ one pixel on every side."""
 def pixel_input(
     num_classes: int, input_shape: tuple[int, int, int], seed: int | None
 ) -> keras.KerasTensor:
-    """The symbolic input of a network, once its arguments are checked.
+    """Checks a network's arguments and returns its symbolic input.
 
     Raises:
         InputError: Fewer than two classes, a shape that is not (height, width, channels), or a
@@ -46,7 +46,7 @@ def pixel_input(
 
 
 class Initializers:
-    """he_normal initialisers, each with a seed of its own that follows from one seed."""
+    """he_normal initialisers, each with its own seed, all derived from one seed."""
 
     def __init__(self, seed: int | None) -> None:
         self._generator = np.random.default_rng(seed)
@@ -69,7 +69,7 @@ def convolution(
     kernel_penalty: float,
     padding: str = "same",
 ) -> keras.KerasTensor:
-    """A convolution that keeps the image's size up to its strides.
+    """A padded convolution, which reduces the image's size only by its strides.
 
     Its kernel, of an odd size, has an L2 penalty of `kernel_penalty` times the sum of its squares.
     """
@@ -94,7 +94,7 @@ def convolution(
 def batch_norm(
     x: keras.KerasTensor, *, epsilon: float = 1e-3, momentum: float = 0.99
 ) -> keras.KerasTensor:
-    """Normalises by batch: by the whole one, where the network is made for several replicas.
+    """Batch normalisation, synchronized if the network is made for several replicas.
 
     Raises:
         InputError: An epsilon that is not positive, or a momentum outside [0, 1).
@@ -112,8 +112,8 @@ def normalize(pixels: keras.KerasTensor, normalization: Normalization) -> keras.
     """Applies a normalisation as a layer.
 
     Raises:
-        InputError: An unknown data set, or not a finite mean and a positive deviation, each a
-            number or one for each channel.
+        InputError: An unknown data set; a mean or deviation that is not a finite number or one
+            for each channel; or a deviation that is not positive.
     """
     if normalization is None:
         return pixels

@@ -1,4 +1,4 @@
-"""Penalties on the weights of networks that are already made."""
+"""Penalties on the weights of existing networks."""
 
 from collections.abc import Iterator
 
@@ -10,14 +10,14 @@ _WEIGHTS = ("kernel", "depthwise_kernel", "pointwise_kernel", "bias", "gamma", "
 
 
 def penalize_all_weights(network: keras.Model, penalty: float) -> None:
-    """Puts an L2 penalty on all trainable weights of a network, in place of those that it has.
+    """Puts an L2 penalty on all trainable weights of a network, replacing those that it has.
 
-    These are kernels and biases, scales and offsets: what the weight decay of PyTorch's optimizers
-    covers, which is twice the penalty.
+    These are kernels, biases, scales and offsets, as with the weight decay of PyTorch's optimizers,
+    which is twice the penalty.
 
     Args:
         network: Any Keras model, changed in place. The penalties are saved with it.
-        penalty: The factor before the weights' squares; 0 for none.
+        penalty: Factor on the weights' squares; 0 for no penalty.
 
     Raises:
         InputError: A negative penalty, or a trainable weight whose layer takes no regularizer.
@@ -41,7 +41,7 @@ def penalize_all_weights(network: keras.Model, penalty: float) -> None:
 
 
 def _layers(network: keras.Model) -> Iterator[keras.Layer]:
-    """The layers of a network, those of models inside it too."""
+    """The layers of a network, including those of nested models."""
     for layer in network.layers:
         yield layer
         if isinstance(layer, keras.Model):

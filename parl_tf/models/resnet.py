@@ -1,4 +1,4 @@
-"""ResNet20, and the variants of it that the methods' authors trained."""
+"""ResNet20, and its variants that the methods' authors trained."""
 
 import functools
 from typing import Any
@@ -41,19 +41,19 @@ def resnet20(
 ) -> keras.Model:
     """ResNet20 (version 1) for small images, returning logits.
 
-    A stem convolution and three stages of three residual blocks with 16, 32 and 64 filters,
-    he_normal kernels; shortcuts of 1x1 convolutions where a stage begins.
+    A stem convolution and three stages of three residual blocks with 16, 32 and 64 filters and
+    he_normal kernels. Shortcuts are 1x1 convolutions at the start of the second and third stage.
 
     Args:
         num_classes: Number of classes, at least 2.
         input_shape: (height, width, channels) of an image.
-        normalization: What is done to pixels in [0, 1] before the stem: None for nothing, the
-            name of a data set for its per-channel mean and deviation, or these two themselves as
-            `(mean, deviation)`, in pixel units of [0, 1].
+        normalization: Normalisation of pixels before the stem: None for none, the name of a data
+            set for its per-channel mean and deviation, or these two as `(mean, deviation)`, in
+            pixel units of [0, 1].
         num_exposed: With k > 0 the model returns `[logits, output 1, ..., output k]`, the
             outputs of its first k convolutions (see `expose_layers`).
         tap: What counts as a convolution's output, if any are exposed.
-        blocks: Residual blocks in each of the three stages: 3 make ResNet20, 1 ResNet8.
+        blocks: Residual blocks in each of the three stages: 3 for ResNet20, 1 for ResNet8.
         activation: "relu", or "leaky_relu" with a slope of 0.1 below zero (GAL).
         convolution_bias: Whether convolutions have biases (not in DVERGE's network).
         stem_batch_norm: Whether the stem is normalised (not in Guardian's network).
@@ -63,9 +63,9 @@ def resnet20(
             on every side, as in networks written with PyTorch.
         batch_norm_epsilon: Added to the variance in batch normalisation. On GPUs the fused
             operation takes at least 1.001e-5.
-        batch_norm_momentum: What the moving statistics keep of themselves in a step: 0.9 is what
-            PyTorch calls a momentum of 0.1.
-        kernel_penalty: L2 penalty on the convolutions' kernels: its factor before their squares.
+        batch_norm_momentum: Factor on the old moving statistics in each step: 0.9 is what PyTorch
+            calls a momentum of 0.1.
+        kernel_penalty: L2 penalty on the convolutions' kernels: the factor on their squares.
         seed: Seed of the initial weights; None draws one.
         name: Name of the model.
 
@@ -135,8 +135,8 @@ def resnet20(
 resnet20_leaky_relu = functools.partial(resnet20, activation="leaky_relu")
 """The network that GAL was published with. Source: arXiv 1901.09981, section 5."""
 
-# Of PyTorch, which DVERGE, TRS and Guardian were published with. Its epsilon is 1e-5, a little less
-# than the fused operation takes.
+# PyTorch's, with which DVERGE, TRS and Guardian were published. Its epsilon is 1e-5, slightly less
+# than the fused operation accepts.
 _AS_IN_PYTORCH: dict[str, Any] = {
     "padding": "symmetric",
     "batch_norm_epsilon": 1.001e-5,
@@ -154,7 +154,7 @@ resnet20_bare_stem = functools.partial(resnet20, stem_batch_norm=False, **_AS_IN
 v2."""
 
 resnet8 = functools.partial(resnet20, blocks=1)
-"""A small sibling with seven main convolutions, for trying things out."""
+"""A smaller ResNet with seven main convolutions, for trying things out."""
 
 resnet8_shortcut_batch_norm = functools.partial(resnet20_shortcut_batch_norm, blocks=1)
-"""The small sibling of the network that DVERGE and TRS were published with."""
+"""A smaller version of the network that DVERGE and TRS were published with."""

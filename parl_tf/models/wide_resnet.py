@@ -1,4 +1,4 @@
-"""WideResNet, the large network of the field."""
+"""WideResNet, the field's usual large network."""
 
 import keras
 
@@ -33,20 +33,20 @@ def wide_resnet(
     """WideResNet for small images, returning logits; WideResNet-28-10 by default.
 
     A stem convolution of 16 filters and three stages of residual blocks with 16, 32 and 64 times
-    `width` filters, normalised and activated before each convolution, without biases or dropout;
-    shortcuts of 1x1 convolutions where a stage begins.
+    `width` filters, with normalisation and activation before each convolution and without biases
+    or dropout. Shortcuts are 1x1 convolutions at the start of each stage.
 
     Args:
         num_classes: Number of classes, at least 2.
         input_shape: (height, width, channels) of an image.
         normalization: As for `resnet20`.
-        depth: Layers as the paper counts them, 6n + 4 for n blocks a stage.
+        depth: Layers as the paper counts them, 6n + 4 for n blocks per stage.
         width: Factor on the number of filters.
         padding: As for `resnet20`; "symmetric" in the authors' code.
         batch_norm_epsilon: As for `resnet20`; 1e-5 in the authors' code.
         batch_norm_momentum: As for `resnet20`; 0.9 in the authors' code.
-        kernel_penalty: L2 penalty on the convolutions' kernels: its factor before their squares.
-            The default is the gradient of the paper's weight decay of 5e-4.
+        kernel_penalty: L2 penalty on the convolutions' kernels: the factor on their squares. The
+            default has the gradient of the paper's weight decay of 5e-4.
         seed: Seed of the initial weights; None draws one.
         name: Name of the model.
 
@@ -94,7 +94,7 @@ def wide_resnet(
         for block in range((depth - 4) // 6):
             strides = 2 if stage > 0 and block == 0 else 1
             active = activate(x)
-            # Where the shape changes, the shortcut too begins behind the activation.
+            # At the start of a stage the shortcut, too, begins after the activation.
             shortcut = convolve(active, filters * width, 1, strides) if block == 0 else x
             active = activate(convolve(active, filters * width, 3, strides))
             x = keras.layers.Add()([convolve(active, filters * width, 3, 1), shortcut])

@@ -77,7 +77,7 @@ def test_names_that_are_singled_out_are_registered():
 
 def test_a_name_that_is_taken_cannot_be_registered_again():
     entry = AttackEntry(path="nowhere:Mine", label="mine", gradient_based=True)
-    with pytest.raises(InputError, match="Expected a new name of an attack. Received: 'pgd'"):
+    with pytest.raises(InputError, match="Expected a new attack name. Received: 'pgd'"):
         ATTACKS.register("pgd", entry)
     assert ATTACKS["pgd"].name == "pgd"
     assert ATTACKS.entries["pgd"].label == "PGD"

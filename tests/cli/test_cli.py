@@ -302,7 +302,7 @@ MOVING_BY_MOVING = ("--distillation-moves-statistics", "--distillation-batch-nor
         (["--method", "trs", "--smoothness-scale", "batches"], 2, "Did you mean batch"),
         (["--method", "parl", "--stem-tap", "activation"], 2, "applies only to guardian"),
         (["--method", "guardian", "--norms", "none"], 2, "Unknown norms"),
-        (["--method", "dverge", *MOVING_BY_MOVING], 2, "distillation_batch_norm='batch' only"),
+        (["--method", "dverge", *MOVING_BY_MOVING], 2, "only with distillation_batch_norm='batch'"),
         (["--adversarial-steps", "3"], 2, "--adversarial-steps applies only with"),
         (["--adversarial-training", "--adversarial-epsilon", "2"], 2, "epsilon in (0, 1]"),
         (["--adversarial-training", "--adversarial-against", "all"], 2, "Unknown against"),

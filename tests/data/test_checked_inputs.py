@@ -442,7 +442,7 @@ def test_pairs_of_other_libraries_are_pairs():
 @pytest.mark.parametrize(
     ("batches", "message"),
     [
-        ([], "data without a batch"),
+        ([], "Received: no batch"),
         ([(np.zeros((8, 8, 3), "float32"), np.int64(0))], "Received: single examples"),
         ([{"image": np.zeros((BATCH, 8, 8, 3)), "label": np.zeros(BATCH)}], "a dictionary"),
         ([np.zeros((BATCH, 8, 8, 3), "float32")], "no labels"),

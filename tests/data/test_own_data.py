@@ -179,7 +179,7 @@ def test_a_single_model_goes_by_its_own_name():
         {MODEL.name: MODEL}, FGSM(), 0.1, PART, surrogates={OTHER.name: OTHER}
     )
     assert timeless(named) == timeless(records)
-    with pytest.raises(InputError, match=r"no targets.*different names: \{'target': model\}"):
+    with pytest.raises(InputError, match=r"not targets.*different names: \{'target': model\}"):
         evaluate_robustness(MODEL, FGSM(), 0.1, PART, surrogates=MODEL)
 
 
@@ -260,7 +260,7 @@ def test_pairs_are_made_of_data_that_are_read_once():
 
 
 REFUSED = [
-    (lambda: tf_data().repeat(), r"repeats for ever. Leave out its repeat\(\).*data.take\(n\)"),
+    (lambda: tf_data().repeat(), r"repeats forever. Leave out its repeat\(\).*data.take\(n\)"),
     (Endless, "Expected finite data. Received: a PyDataset with endless batches"),
     (lambda: tf_data().take(0), "at least one example. Received: empty data"),
     (lambda: iter(()), "at least one example. Received: empty data"),

@@ -148,7 +148,7 @@ BROKEN.set_weights([weight * np.nan for weight in BROKEN.get_weights()])
         ({"epsilon": 0}, "epsilon in"),
         ({"epsilon": 2}, "epsilon in"),
         ({"tap": "layer"}, "tap"),
-        ({"example": 13}, "example below 13. Received: 13"),
+        ({"example": 13}, "example from 0 to 12. Received: 13"),
         ({"example": -1}, "Received: -1"),
         ({"seed": -1}, "seed from 0"),
         ({"batch_size": 0}, "batch_size"),

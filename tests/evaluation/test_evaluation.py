@@ -453,7 +453,7 @@ OTHER_IMAGES = keras.Sequential(
         ({"targets": {"a": OTHER_IMAGES}}, "images of shape"),
         ({"surrogates": {"s": OTHER_CLASSES}}, "one image shape and number of classes"),
         ({"surrogates": {"s": OTHER_IMAGES}}, "one image shape and number of classes"),
-        ({"surrogates": {"a": ENSEMBLE}}, r"surrogates that are no targets. Received: \['a'\]"),
+        ({"surrogates": {"a": ENSEMBLE}}, r"surrogates that are not targets. Received: \['a'\]"),
         ({"surrogates": {"s": "parl.keras"}}, "functional Keras model"),
         ({"surrogates": "parl.keras"}, "surrogates as a mapping"),
         ({"surrogates": [SURROGATE]}, "surrogates as a mapping"),

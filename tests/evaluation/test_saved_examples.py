@@ -426,7 +426,7 @@ def test_an_index_that_makes_no_sense_is_refused_with_any_checksum(folder, chang
 
 def test_two_sets_of_one_restart_are_refused(folder):
     rewrite(folder, lambda index: index["sets"].append({**index["sets"][0]}))
-    with pytest.raises(UnreadableFileError, match="two sets of one attack"):
+    with pytest.raises(UnreadableFileError, match="two sets for one attack"):
         show(folder)
 
 

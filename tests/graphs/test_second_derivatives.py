@@ -138,11 +138,11 @@ FAULTY = {
     ),
     "resized by a lambda": (
         lambda: layers.Lambda(lambda x: tf.image.resize(x, (8, 8))),
-        "is missing.*by Keras's own layers in its graph",
+        "is missing.*with Keras's own layers in its graph",
     ),
     "moments in a lambda": (
         lambda: layers.Lambda(lambda x: x * tf.nn.moments(x, [1, 2], keepdims=True)[1]),
-        "is wrong.*by Keras's own layers in its graph",
+        "is wrong.*with Keras's own layers in its graph",
     ),
     "a normalisation inside": (
         Normalised,

@@ -269,7 +269,7 @@ def test_tool_prints_one_document(tmp_path, capsys):
     [
         (["nowhere"], 3, "No results file or folder"),
         (["broken.json"], 3, "not JSON"),
-        (["a.json", "--epsilon", "0.5"], 2, "Expected an epsilon of the records"),
+        (["a.json", "--epsilon", "0.5"], 2, "Expected an epsilon that was run"),
         (["empty"], 2, "Expected result records"),
     ],
 )

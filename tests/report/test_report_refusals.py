@@ -236,7 +236,7 @@ def test_strength_of_table_1(tmp_path, epsilons, given, chosen):
     collection = read(tmp_path, a=[pgd(epsilon=epsilon) for epsilon in epsilons])
     table = table1(collection, epsilon=given)
     assert f"Black box at epsilon {chosen} from" in " ".join(table.blocks[0].notes)
-    with pytest.raises(InputError, match=r"Expected an epsilon of the records: .*Received: 0\.5"):
+    with pytest.raises(InputError, match=r"Expected an epsilon that was run: .*Received: 0\.5"):
         table1(collection, epsilon=0.5)
 
 

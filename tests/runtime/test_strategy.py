@@ -113,7 +113,7 @@ with spread_over(2):
     whole = network(0)
     dropped = keras.Model(whole.input, keras.layers.Dropout(0.5)(whole.output))
     refused("a Dropout", networks=[dropped, network(1)])
-    refused("parts of 3", method="trs", batch_size=6, move_half=True)
+    refused("images on each device. Received: 3", method="trs", batch_size=6, move_half=True)
     try:
         compiled().fit(SPLIT.images[:7], SPLIT.labels[:7], batch_size=7, verbose=0)
     except tf.errors.InvalidArgumentError as error:

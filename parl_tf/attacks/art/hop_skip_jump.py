@@ -17,11 +17,11 @@ class HopSkipJump(Attack):
     """HopSkipJump: walks along the decision boundary towards the image.
 
     It uses only the model's decisions. The example that it finds may lie outside the ball; it is
-    then projected into it, where it may fail.
+    then projected onto it, where it may fail.
 
     Attributes:
         num_steps: Number of steps along the boundary.
-        num_queries: Most queries for the estimate of a direction, at least 10.
+        num_queries: Maximum number of queries to estimate a direction, at least 10.
         num_starts: How many random images are tried as a misclassified start.
         restarts: Number of runs.
 
@@ -78,7 +78,7 @@ class HopSkipJump(Attack):
         return tf.constant(images)
 
     def _starts(self, classifier: Classifier, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-        """Random images of another class, and for which images one was found.
+        """Random starts classified as another class, and for which images one was found.
 
         The toolbox would draw them from a generator that cannot be seeded.
         """

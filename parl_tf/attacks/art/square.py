@@ -16,7 +16,7 @@ from parl_tf.errors import InputError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Square(Attack):
-    """Square attack: random squares of the ball's corners, kept where they lower the margin.
+    """Square attack: random squares shifted by epsilon, kept if they lower the margin.
 
     It uses only the model's predictions, so masked gradients do not mislead it.
 
@@ -61,7 +61,7 @@ class Square(Attack):
         height, width = batch.images.shape[1:3]
         if round(math.sqrt(self.first_area * height * width)) >= min(height, width):
             raise InputError(
-                f"Expected a first_area of squares smaller than images of {height} x {width} "
+                f"Expected a first_area whose squares fit into images of {height} x {width} "
                 f"pixels. Received: {self.first_area}."
             )
         attack = SquareAttack(

@@ -1,4 +1,4 @@
-"""Members as the Adversarial Robustness Toolbox sees them, and its attacks run by seeds."""
+"""Adapts members to the Adversarial Robustness Toolbox, and runs its attacks from seeds."""
 
 import contextlib
 import warnings
@@ -15,7 +15,7 @@ from parl_tf.errors import MissingExtraError
 
 try:
     with warnings.catch_warnings():
-        # What it cannot do without PyTorch, which nothing here needs.
+        # It warns of features that need PyTorch; none are used here.
         warnings.filterwarnings("ignore", "PyTorch not found", UserWarning)
         from art.estimators import BaseEstimator, LossGradientsMixin, NeuralNetworkMixin
         from art.estimators.classification.classifier import ClassifierMixin
@@ -38,7 +38,7 @@ def generate(attack: Any, batch: Batch, **options: Any) -> tf.Tensor:
 
     Args:
         attack: The toolbox's attack on a `Classifier`.
-        batch: The images, and what is known of them.
+        batch: The images, labels and seeds.
         **options: Further arguments of the toolbox's `generate`.
 
     Returns:

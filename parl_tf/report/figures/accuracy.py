@@ -54,14 +54,14 @@ def accuracy_figure(records: Sequence[Record], path: str | os.PathLike | None = 
 
 
 def _points(records: Sequence[Record], target: str, attack: AttackKey) -> list[Point]:
-    """Epsilon, accuracy in per cent and no deviation, of clean images and one attack."""
+    """Epsilon and accuracy in per cent, without deviation, on clean images and under one attack."""
     own = [record for record in records if record.target.name == target]
     chosen = [r for r in own if r.attack == "clean" or r.attack_key == attack]
     return sorted((record.epsilon, 100 * record.accuracy, None) for record in chosen)
 
 
 def _title(attacked: Sequence[Record]) -> str:
-    """What a figure's numbers are of."""
+    """Title of a figure: data set, threat model, number of images and of restarts."""
     first = attacked[0]
     source = f" from {sanitized(first.surrogate.name)}" if first.surrogate else ""
     parts = [

@@ -30,7 +30,7 @@ def black_box_figure(
     """Figure 3, or 5: accuracy under transfer from the first surrogate.
 
     Args:
-        collection: Records that agree.
+        collection: Comparable records, as `agreed` returns them.
         dataset: Name of the data set.
         of_layers: Whether to draw only PARL, by number of layers (Figure 5).
 
@@ -53,7 +53,7 @@ def white_box_figure(collection: Collection, dataset: str) -> tuple[Figure, list
     """Figure 4: accuracy under attacks on the targets themselves.
 
     Args:
-        collection: Records that agree.
+        collection: Comparable records, as `agreed` returns them.
         dataset: Name of the data set.
 
     Returns:

@@ -24,7 +24,7 @@ def gradient_figure(
     pair with the least similar ones.
 
     Args:
-        collection: Records that agree.
+        collection: Comparable records, as `agreed` returns them.
         dataset: Name of the data set.
 
     Returns:
@@ -78,7 +78,7 @@ def _draw_row(
 def _draw_directions(axis: Axes, cosine: float, members: Sequence[int]) -> None:
     """Draws two arrows at the angle of a cosine."""
     angle = np.arccos(np.clip(cosine, -1, 1))
-    turned = np.pi / 2 - angle / 2  # both lean to their side of the vertical
+    turned = np.pi / 2 - angle / 2  # one arrow on either side of the vertical
     for member, at in zip(members, (turned, turned + angle), strict=True):
         x, y = np.cos(at), np.sin(at)
         arrow = {"arrowstyle": "-|>", "color": "black", "linewidth": 1.6, "shrinkA": 0}
@@ -99,7 +99,7 @@ def _cosine(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _as_picture(array: np.ndarray, *, signed: bool = False) -> np.ndarray:
-    """An array (height, width, channels) in colour if it can be, else as the mean over channels."""
+    """An array (height, width, channels) in colour if possible, else as the mean over channels."""
     if not signed and array.shape[-1] == 3:
         return np.clip(array, 0, 1)
     return array.mean(axis=-1)

@@ -66,7 +66,7 @@ def look(index: int) -> dict[str, Any]:
 
 
 def drawn(text: str) -> str:
-    """Text that matplotlib shows as it is: no formula, and not left out of a legend."""
+    """Text escaped so that matplotlib shows it literally, in a legend too."""
     escaped = text.replace("$", r"\$")
     return f" {escaped}" if escaped.startswith("_") else escaped
 
@@ -90,7 +90,7 @@ def draw_curves(panels: Mapping[str, Sequence[Series]], title: str) -> Figure:
         axis.set(title=drawn(name), xlabel="epsilon (pixels in [0, 1])", ylim=(-2, 102))
         axis.xaxis.set_major_locator(MaxNLocator(4))  # more would overlap
         axis.grid(alpha=0.3)
-        axis.tick_params(labelbottom=True)  # also above an empty place
+        axis.tick_params(labelbottom=True)  # also above an empty panel
     for axis in axes[len(panels) :]:
         axis.remove()
     for axis in axes[: len(panels) : columns]:
@@ -112,7 +112,7 @@ def finish(figure: Figure, found: Mapping[str, Any], title: str) -> None:
 
 
 def figure_bytes(figure: Figure, kind: str) -> bytes:
-    """Content of a figure's file, always the same for one figure; `kind` is "png" or "svg"."""
+    """Reproducible content of a figure's file; `kind` is "png" or "svg"."""
     content = io.BytesIO()
     if figure.get_layout_engine():  # laid out once, so that all formats agree
         figure.draw_without_rendering()

@@ -24,7 +24,7 @@ def similarity_figure(
     """Figure 2, or 6: CKA of each pair of members at each layer.
 
     Args:
-        collection: Records that agree.
+        collection: Comparable records, as `agreed` returns them.
         dataset: Name of the data set.
         of_layers: Whether to draw PARL by number of layers (Figure 6), not an unprotected
             ensemble next to the PARL with the most layers (Figure 2).
@@ -85,8 +85,8 @@ def _figure(by_name: dict[str, list[DiversityRecord]], ranks: Sequence[int]) -> 
         shapes = {np.array(record.cka, float).shape for record in records}
         if len(shapes) > 1 or any(record.pairs != pairs for record in records):
             raise InputError(
-                "Expected measurements of equally many layers and members. Received: others for "
-                f"{name}."
+                "Expected measurements with the same layers and members for one name. Received: "
+                f"different ones for {name}."
             )
     columns = min(len(pairs), 3)
     rows = math.ceil(len(pairs) / columns)

@@ -79,7 +79,7 @@ class Drawing:
 
 
 def draw_all(collection: Collection) -> list[Drawing]:
-    """Draws all figures that there are records for, by number and data set."""
+    """Draws all figures that have records, by number and data set."""
     items: list[Origin] = [*collection.results, *collection.measurements]
     datasets = ordered_datasets(item.dataset for item in items)
     names = file_names(datasets)
@@ -115,7 +115,7 @@ def not_drawn(drawings: Sequence[Drawing]) -> list[str]:
 
 
 def file_names(datasets: Sequence[str]) -> dict[str, str]:
-    """Endings of the figures' names, by data set; empty if there is only one data set."""
+    """Suffixes of the figures' names, by data set; empty if there is only one data set."""
     if len(datasets) < 2:
         return dict.fromkeys(datasets, "")
     names: dict[str, str] = {}

@@ -1,1 +1,1 @@
-"""The whole report: its page, where its numbers come from, and its files."""
+"""The whole report: its page, the provenance of its numbers, and its files."""

@@ -18,7 +18,7 @@ Model = tuple[str, str, str, str, str]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What a number follows from.
+    """What a number was computed from.
 
     Attributes:
         name: Its name on the page.
@@ -50,7 +50,7 @@ class Entry:
 
 
 class Provenance:
-    """The lists that say what the numbers of a report follow from.
+    """The lists that say what a report's numbers were computed from.
 
     Args:
         sources: All files of the report.
@@ -68,7 +68,7 @@ class Provenance:
                 self._entries[origins] = self._entry(f"N{len(self._entries) + 1}", origins)
 
     def name_of(self, origins: Sequence[Origin]) -> str:
-        """Name of the entry of the results that a number follows from."""
+        """Name of the entry for the results that a number was computed from."""
         return self._entries[tuple(origins)].name
 
     @property
@@ -148,7 +148,7 @@ class Provenance:
 
 
 def _is_attacked(origin: Origin) -> bool:
-    """Whether an attack is part of a result."""
+    """Whether a result involves an attack."""
     return not isinstance(origin, Result) or origin.record.threat_model != "clean"
 
 
@@ -165,5 +165,5 @@ def _distinct(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _texts(texts: Iterable[str]) -> str:
-    """Distinct texts in a line."""
+    """Distinct texts, separated by commas."""
     return ", ".join(_distinct(map(sanitized, texts)))

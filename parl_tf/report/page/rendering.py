@@ -16,7 +16,7 @@ from parl_tf.report.tables.masking import Diagnosis
 from parl_tf.report.tables.published import CITATION
 
 GENERATOR = '<meta name="generator" content="parl-report">'
-"""What every page holds, and by which an earlier report is known."""
+"""Part of every page, by which an earlier report is recognised."""
 
 
 def render_page(
@@ -29,7 +29,7 @@ def render_page(
     """Renders the page.
 
     Args:
-        collection: The records that everything is made from.
+        collection: The records that the report is made from.
         tables: Tables, in their order on the page.
         drawings: Figures, in their order on the page.
         images: The figures as SVG, by name.
@@ -75,7 +75,7 @@ def _template() -> jinja2.Template:
 def _numbers(
     tables: Sequence[Table], drawings: Sequence[Drawing], diagnoses: Sequence[Diagnosis]
 ) -> Iterator[Sequence[Origin]]:
-    """The results behind each number of the page, in the order in which they stand there."""
+    """The results behind each number of the page, in the order of the page."""
     for table in tables:
         for block in table.blocks:
             yield from (cell.origins for row in block.rows for cell in row.cells if cell.origins)

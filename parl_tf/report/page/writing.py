@@ -127,7 +127,7 @@ def _own_files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _write(folder: pathlib.Path, files: Mapping[str, bytes]) -> None:
-    """Writes a report, and removes what is left of an earlier one."""
+    """Writes a report, and removes the remaining files of an earlier one."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in _own_files(folder):
         if path.name not in files:

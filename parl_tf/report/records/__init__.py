@@ -1,1 +1,1 @@
-"""Records as a report takes them: collected, compared, chosen and named."""
+"""Records for a report: collected, checked, selected and labelled."""

@@ -60,7 +60,7 @@ def agreed(collection: Collection) -> Collection:
 
 
 def _of_images(name: str, item: Origin) -> object:
-    """What a record says of its images under a name."""
+    """One field of a record's description of its images."""
     return item.record.data[name]
 
 
@@ -77,7 +77,7 @@ def _each_once(
     identity: Callable[[SomeOrigin], Hashable],
     content: Callable[[SomeOrigin], object],
 ) -> list[SomeOrigin]:
-    """Items without repetitions; raises for two of one identity and different content."""
+    """Items without repetitions. Raises if two have one identity and different content."""
     kept: dict[Hashable, SomeOrigin] = {}
     for item in items:
         first = kept.setdefault(identity(item), item)
@@ -91,7 +91,7 @@ def _each_once(
 
 
 def _identity(item: Result) -> Hashable:
-    """What a record is the result of."""
+    """What identifies a result."""
     record = item.record
     surrogate = record.surrogate.fingerprint if record.surrogate else None
     clean = record.threat_model == "clean"
@@ -111,19 +111,19 @@ def _identity(item: Result) -> Hashable:
 
 
 def _verdict(item: Result) -> list[list[int]]:
-    """What a record found, without wall time and versions."""
+    """The outcome in a record, without wall time and versions."""
     return item.record.correct
 
 
 def _measured(item: Measurement) -> Hashable:
-    """What a record of diversity is a measurement of."""
+    """What identifies a measurement of diversity."""
     record = item.record
     images = record.data["fingerprint"]
     return (item.dataset, images, item.setting, item.seed, record.target.fingerprint, record.tap)
 
 
 def _measures(item: Measurement) -> dict[str, Any]:
-    """What a record of diversity found, without wall time and versions."""
+    """The measurements in a record of diversity, without wall time and versions."""
     names = ("cka", "unbiased_cka", "transfer", "gradient_cosines")
     return {name: getattr(item.record, name) for name in names}
 
@@ -200,8 +200,8 @@ def _brief(value: object) -> object:
 def _check_protocol(group: Sequence[Result], what: str) -> None:
     """Raises unless records of one protocol were made in the same way.
 
-    A target may lack results that others have, and is then shown as not run. It must not have
-    different ones in their place.
+    A target may lack results that others have, which are then shown as not run. It must not have
+    different ones instead.
     """
     _check_equal(group, f"set of images ({what})", lambda item: item.record.data["fingerprint"])
     _check_equal(group, f"number of images ({what})", lambda item: item.record.num_examples)
@@ -232,5 +232,5 @@ def _check_nested(group: Sequence[Result], what: str, value: Callable[[Result], 
 
 
 def _listed(values: Iterable[object]) -> str:
-    """Values as they stand in a message."""
+    """Values listed in a message."""
     return ", ".join(sorted(map(str, values)))

@@ -76,7 +76,7 @@ class Group:
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of the images that the results are on."""
+        """Fingerprint of the images that the results were measured on."""
         return self.results[0].record.data["fingerprint"]
 
     @property
@@ -85,10 +85,10 @@ class Group:
         return self.results[0].record.num_examples
 
     def standard(self, name: str) -> AttackKey | None:
-        """The attack of a name that stands for all of that name; None if it was not run.
+        """The attack that represents all those of a name; None if it was not run.
 
-        The one on the cross-entropy of the mean probability; of several, the one with most steps,
-        then with most restarts.
+        The one on the cross-entropy of the mean probability; of several, the one with the most
+        steps, then the most restarts.
         """
         keys = [result.record.attack_key for result in self.results]
         found = dict.fromkeys(key for key in keys if key.name == name)
@@ -101,7 +101,7 @@ class Group:
 
 
 def case_of(result: Result) -> Case:
-    """The case that a result is of."""
+    """The case of a result."""
     record = result.record
     surrogate = record.surrogate.fingerprint if record.surrogate else None
     return Case(record.attack_key, record.epsilon, surrogate)
@@ -178,7 +178,7 @@ def chosen_epsilon(groups: Iterable[Group], given: float | None = None) -> float
     if given is not None:
         if epsilons and given not in epsilons:
             listed = ", ".join(f"{epsilon:g}" for epsilon in epsilons)
-            raise InputError(f"Expected an epsilon of the records: {listed}. Received: {given:g}.")
+            raise InputError(f"Expected an epsilon that was run: {listed}. Received: {given:g}.")
         return given
     if not epsilons or PREFERRED_EPSILON in epsilons:
         return PREFERRED_EPSILON if epsilons else None
@@ -206,7 +206,7 @@ def where(results: Iterable[Result], **wanted: Any) -> list[Result]:
 
 
 def _standing(attack: AttackKey) -> tuple[float, ...]:
-    """How many of an attack's hyperparameters are the usual ones, then how strong it is."""
+    """Sort key: how many hyperparameters are the standard ones, then the attack's strength."""
     given = attack.hyperparameters
     usual = sum(given.get(name, value) == value for name, value in _STANDARD.items())
     numbers = (given.get("num_steps", 0), given.get("restarts", 1))

@@ -1,4 +1,4 @@
-"""Tables as functions of records, and their forms as text.
+"""Tables as functions of records, and their text formats.
 
 A new table is a function in a file beside this one and a line here.
 """
@@ -22,5 +22,5 @@ TABLES: "Registry[Callable[..., Table]]" = Registry(
 )
 """Tables of a report by the name of their files, in their order on the page.
 
-Each is a function of a `Collection` and of the attacks' radius that was asked for, `epsilon`.
+Each is a function of a `Collection` and of `epsilon`, the requested radius of the attacks.
 """

@@ -81,7 +81,7 @@ def attack_names(attacked: Iterable[Record]) -> dict[AttackKey, str]:
 
 
 def crafted_on(record: Record) -> str:
-    """What a record's examples were crafted on; nothing for clean images."""
+    """The model that a record's examples were crafted on; empty for clean images."""
     if record.attack == "clean":
         return ""
     return record.surrogate.name if record.surrogate else _ON_ITSELF
@@ -93,7 +93,7 @@ def distinct(values: Iterable[T]) -> list[T]:
 
 
 def _percent(record: Record | None, kind: str) -> str:
-    """An accuracy as a percentage, or what stands where there is none."""
+    """An accuracy as a percentage, or "not run" if there is no record."""
     if record is None:
         return NOT_RUN
     return f"{100 * (record.accuracy if kind == 'mean' else record.worst_case_accuracy):.1f}"

@@ -34,7 +34,7 @@ def described(attack: AttackKey) -> str:
 
 
 def trained(results: Sequence[Any], who: str = "Targets") -> list[str]:
-    """For how many epochs of how many images targets were trained, as at most one sentence."""
+    """How many epochs of how many images targets were trained for, in at most one sentence."""
     told: dict[str, list[str]] = {}
     for setting in ordered_settings(item.setting for item in results):
         config = next(item.record.target.config for item in results if item.setting == setting)
@@ -53,7 +53,7 @@ def threat(group: Group) -> str:
 
 
 def _training(config: RunConfig | None) -> str:
-    """For how many epochs of how many images one target was trained."""
+    """How many epochs of how many images one target was trained for."""
     if config is None:
         return "an unrecorded number of epochs"
     epochs, examples = config.recipe.epochs, config.dataset.train_examples

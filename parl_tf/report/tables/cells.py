@@ -13,7 +13,7 @@ from parl_tf.results.settings import Setting
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A number of a table, or the text in its place.
+    """A number in a table, or the text in its place.
 
     Attributes:
         mean: Mean over seeds; None if there is no number.
@@ -162,7 +162,7 @@ def worst_cell(group: Group, results: Sequence[Result], setting: Setting, seeds:
 
 
 def num_seeds(origins: Iterable[Origin], setting: Setting) -> int:
-    """Number of seeds that a setting has results of."""
+    """Number of seeds that a setting has results for."""
     return len({origin.seed for origin in origins if origin.setting == setting})
 
 

@@ -29,7 +29,7 @@ _OF_MEMBERS = ("transfer", "agreement_clean", "agreement_adversarial")
 def diversity_table(collection: Collection, *, epsilon: float | None = None) -> Table:
     """Measurements of diversity by setting: means over layers, pairs of members and images.
 
-    Their own strength is in the notes; `epsilon` is that of other tables.
+    The notes give the epsilon of the measurements; the argument `epsilon` is for other tables.
     """
     datasets = ordered_datasets(item.dataset for item in collection.measurements)
     return Table(
@@ -76,7 +76,7 @@ def _made(item: Measurement) -> str:
 
 
 def _value(name: str, same: list[Measurement]) -> float | None:
-    """Mean over the defined values of one measure, without those of a member with itself."""
+    """Mean over the defined values of one measure, excluding those of a member with itself."""
     values = np.array(getattr(same[0].record, name), float)
     if name in _OF_MEMBERS:
         values = values[~np.eye(len(values), dtype=bool)]

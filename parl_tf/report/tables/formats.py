@@ -131,5 +131,5 @@ def _csv_values(cell: Cell) -> list[str | int]:
 
 
 def _no_formula(text: str) -> str:
-    """Text that a spreadsheet does not take for a formula."""
+    """Text escaped so that a spreadsheet does not read it as a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text

@@ -12,7 +12,7 @@ OUTCOMES = {True: "pass", False: "FAIL", None: "not run"}
 HEADER = ("expected", "outcome", "numbers (%)")
 TITLE = "Diagnostics: signs of masked gradients"
 CAPTION = (
-    "Checks that a defence passes if its gradients are of use to an attack (Carlini et al. 2019, "
+    "Checks that a defence passes if its gradients are useful to an attack (Carlini et al. 2019, "
     "arXiv 1902.06705). A target that fails one may still be robust, but its white-box accuracy "
     "is no evidence of it. Accuracies are worst cases over restarts, from records of protocol "
     "diagnostics."
@@ -36,7 +36,7 @@ class Diagnosis:
 
 
 def diagnoses(collection: Collection) -> list[Diagnosis]:
-    """The checks of each target that was diagnosed."""
+    """The checks of each target with records of protocol diagnostics."""
     by_target: dict[_Target, list[Result]] = {}
     for result in collection.results:
         if result.record.protocol == "diagnostics" and result.is_whole:

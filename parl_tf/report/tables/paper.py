@@ -43,10 +43,10 @@ from parl_tf.results.settings import PAPER_SETTINGS, Setting
 
 
 def table1(collection: Collection, *, epsilon: float | None = None) -> Table:
-    """Clean and black-box accuracy of all settings, with the paper's beside them.
+    """Clean and black-box accuracy of all settings, beside the paper's.
 
     Args:
-        collection: Records that agree.
+        collection: Comparable records, as `agreed` returns them.
         epsilon: Radius of the attacks; None for 0.07 if it was run, else the largest up to 0.1.
 
     Raises:
@@ -111,7 +111,7 @@ def _table1_block(
 
 
 def _several(groups: Sequence[Group], dataset: str) -> Group | None:
-    """The group of several surrogates that the worst cases of Table 1 are from."""
+    """The group with several surrogates for the worst cases of Table 1."""
     several = [group for group in groups if len(group.surrogates) > 1]
     return find(several, dataset, "black_box", SEVERAL_SURROGATES)
 
@@ -148,7 +148,7 @@ def _transfer_cells(
 
 
 def clean_results(collection: Collection, groups: Sequence[Group], dataset: str) -> list[Result]:
-    """Results on clean images: on those that Table 1 is of, else on others of the data set."""
+    """Results on the clean images of Table 1, else on others of the data set."""
     protocols = (*SINGLE_SURROGATE, "dverge", "white-box", "diagnostics")
     order = [
         find(groups, dataset, threat_model, protocols)
@@ -211,7 +211,7 @@ def table2(collection: Collection, *, epsilon: float | None = None) -> Table:
 
 
 def _notes(group: Group, epsilon: float | None) -> list[str]:
-    """How the numbers in the black-box columns of Table 1 were obtained."""
+    """How the numbers in Table 1's black-box columns were obtained."""
     name = next(iter(surrogate_labels(group).values()))
     kept = [name for name in group.attacks if name in (*PAPER_ATTACKS, MI_FGSM)]
     attacks = "; ".join(described(attack) for attack in map(group.standard, kept) if attack)

@@ -1,4 +1,4 @@
-"""The paper's own numbers, shown next to ours.
+"""The paper's own numbers, shown beside ours.
 
 Source: PARL, arXiv 2112.04948, Tables 1 and 2: vote accuracy in per cent of an ensemble of three
 ResNet20, black box from one surrogate at epsilon 0.07, on 1,000 test images of the original

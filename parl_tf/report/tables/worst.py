@@ -17,7 +17,7 @@ def worst_table(collection: Collection, *, epsilon: float | None = None) -> Tabl
     """Accuracy under all attacks of a protocol at once, by epsilon.
 
     Args:
-        collection: Records that agree.
+        collection: Comparable records, as `agreed` returns them.
         epsilon: Radius at which each surrogate has a column; None as in `table1`.
     """
     groups = [group for group in groups_of(collection.results) if group.protocol != "diagnostics"]
