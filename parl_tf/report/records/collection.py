@@ -175,5 +175,5 @@ def _is_of_this_package(path: pathlib.Path) -> bool:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise UnreadableFileError(f"{path} is not JSON, or only part of it: {error}") from error
+        raise UnreadableFileError(f"{path} is not JSON, or is truncated: {error}") from error
     return isinstance(document, dict) and bool({"records", "diversity"} & set(document))
