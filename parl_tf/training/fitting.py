@@ -52,7 +52,7 @@ def train(
     arguments: Mapping[str, Any] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] | keras.callbacks.Callback = (),
     verbose: str | int = "auto",
-    begin_anew: bool = True,
+    start_over: bool = True,
 ) -> Ensemble:
     """Trains an ensemble and saves it in a run folder.
 
@@ -79,7 +79,7 @@ def train(
         callbacks: Additional Keras callbacks, or one. Their state is not restored when a run
             continues.
         verbose: As for `fit`.
-        begin_anew: Whether to start over if there are checkpoints but none can be continued.
+        start_over: Whether to start over if there are checkpoints but none can be continued.
 
     Returns:
         The trained ensemble.
@@ -88,7 +88,7 @@ def train(
         InputError: An argument is invalid, or the ensemble to start from has another network,
             number of classes or number of members.
         ExistingRunError: `out` holds a finished run or something that is not a run; another
-            process is using it; its checkpoints cannot be continued and `begin_anew` is False; or
+            process is using it; its checkpoints cannot be continued and `start_over` is False; or
             its subfolder `start` holds another training or another network.
         MissingFileError: There is no finished run or Keras file at `start_from`.
         UnreadableFileError: A file there, or in the subfolder `start`, cannot be read.
@@ -123,7 +123,7 @@ def train(
     with locked(folder):
         check_can_begin(folder)  # another process may just have finished it
         continued = continue_run(folder, config)
-        if continued is None and not begin_anew and find_checkpoints(folder):
+        if continued is None and not start_over and find_checkpoints(folder):
             raise ExistingRunError(
                 f"None of the checkpoints in {folder} can be continued; nothing was changed. "
                 "To start over, run parl-train with the options of that run."

@@ -104,7 +104,7 @@ def _resume(
         arguments=arguments,
         callbacks=callbacks,
         verbose=verbose,
-        begin_anew=False,
+        start_over=False,
     )
 
 

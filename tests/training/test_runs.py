@@ -50,7 +50,7 @@ def test_a_finished_run_is_never_begun_again(tmp_path):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_an_unfinished_run_is_begun_anew(tmp_path):
+def test_an_unfinished_run_is_started_over(tmp_path):
     folder = begin_run(tmp_path / "run", CONFIG)
     (folder / "history.csv").write_text("epoch,loss\n0,1.0\n")
     begin_run(folder, run_config(seed=1))
