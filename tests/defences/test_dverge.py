@@ -337,5 +337,5 @@ def test_a_file_from_before_statistics_could_be_moved_does_not_move_them():
 
 
 def test_refuses_to_move_statistics_that_distillation_does_not_compute():
-    with pytest.raises(InputError, match="distillation_batch_norm='batch' only. Received: 'mov"):
+    with pytest.raises(InputError, match="distillation_batch_norm='batch'. Received: 'mov"):
         ensemble_of(distillation_moves_statistics=True, distillation_batch_norm="moving")
