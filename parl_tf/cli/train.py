@@ -102,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
         type=positive_int,
         default=1,
         metavar="N",
-        help="train on the first N GPUs (without a GPU, on N parts of the CPU), default: 1",
+        help="train on the first N GPUs (without a GPU, N logical devices of the CPU), default: 1",
     )
     recipe = tool.add_argument_group("recipe")
     recipe.add_argument(
