@@ -152,7 +152,14 @@ FAULTS = ["0 to 255", "-1 to 1", "nan", "labels from 1"]
 
 
 @FED
-@pytest.mark.parametrize("fault", ["0 to 255", "nan", "labels from 1"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "nan",
+        pytest.param("0 to 255", marks=pytest.mark.slow),
+        pytest.param("labels from 1", marks=pytest.mark.slow),
+    ],
+)
 def test_fit_refuses_under_xla_what_it_refuses_without(feed, fault):
     images, labels, expected = spoiled(fault)
     ensemble = ensemble_of(compiled={"jit_compile": True})
