@@ -116,6 +116,7 @@ def test_small_gradients_of_half_precision_are_not_taken_for_none(attack):
     assert np.mean(np.abs(found - images) > 0.01) > 0.9
 
 
+@pytest.mark.slow
 def test_more_budget_raises_the_loss_more():
     images, labels = examples(20)
     clean = cross_entropy(images, labels).mean()
@@ -181,7 +182,7 @@ def test_examples_stay_in_the_ball_and_in_the_pixel_range(name):
         epsilon=st.floats(1e-4, 1),
         seed=st.integers(0, 2**31 - 1),
     )
-    @hypothesis.settings(max_examples=25 if ATTACKS[name].in_graph else 5, deadline=None)
+    @hypothesis.settings(max_examples=15 if ATTACKS[name].in_graph else 5, deadline=None)
     def check(images, labels, epsilon, seed):
         adversarial = CRAFTERS[name](images, labels, epsilon=epsilon, seed=seed)
         assert adversarial.dtype == np.float32

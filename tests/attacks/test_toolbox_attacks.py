@@ -207,6 +207,7 @@ def accuracy(attack, epsilon=EPSILON, count=30):
     return (predicted(adversarial, ENSEMBLE) == labels).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("weak", "strong", "epsilon"),
     [

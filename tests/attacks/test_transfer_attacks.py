@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from cleverhans.tf2.attacks.momentum_iterative_method import momentum_iterative_method
+from harness.marks import slow_except
 from harness.networks import IMAGE_SHAPE, NUM_CLASSES, examples, plain_network, residual_network
 
 import parl_tf
@@ -58,6 +59,7 @@ def test_mi_fgsm_equals_eager_cleverhans():
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", [MIFGSM, MDI2FGSM, SGM])
 def test_more_budget_raises_the_loss_more(attack):
     images, labels = examples(12)
@@ -181,7 +183,7 @@ def test_without_diversity_it_is_mi_fgsm():
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("decay_factor", [0.5, 1.0])
+@pytest.mark.parametrize("decay_factor", slow_except([0.5, 1.0], 0.5))
 def test_mdi2_fgsm_is_the_loop_by_hand(decay_factor):
     images, labels = examples(9)
     attack = MDI2FGSM(smallest=0.6, probability=0.8, num_steps=6, decay_factor=decay_factor)
@@ -315,6 +317,7 @@ def test_the_member_itself_is_unchanged(tmp_path):
     np.testing.assert_allclose(pixel_gradient(saved, images, weights), before, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_with_factor_1_it_is_pgd_from_the_same_starts():
     images, labels = examples(9)
     found, expected, other = (

@@ -81,6 +81,7 @@ def test_in_a_tool_a_public_name_is_imported_on_first_use():
     assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.slow
 def test_as_a_module_of_the_package_a_tool_works_too():
     ended = subprocess.run(
         [sys.executable, "-m", "parl_tf.cli.train", "--help"], capture_output=True, text=True

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from harness.marks import slow_except
 from harness.networks import examples, logits_loss, plain_network
 
 import parl_tf
@@ -78,7 +79,9 @@ def test_images_are_cast_to_what_members_take(method, feed, dtype):
     assert_same_training(method, feed, images.astype(dtype), labels)
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("trs", "parl", "gal")])
+@pytest.mark.parametrize(
+    "method", slow_except([name for name in METHODS if name not in ("parl", "gal")], "dverge")
+)
 def test_no_method_minds_the_type(method):
     images, labels = examples(COUNT)
     assert_same_training(method, "data set", images.astype("float64"), labels)
@@ -91,7 +94,7 @@ def test_images_are_cast_under_xla_too(method):
     assert_same_training(method, "data set", images.astype("float64"), labels, jit_compile=True)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float16"])
+@pytest.mark.parametrize("dtype", slow_except(["float64", "float16"], "float16"))
 def test_labels_may_be_of_another_type_too(dtype):
     images, labels = examples(COUNT)
     assert_same_training("gal", "data set", images.astype("float64"), labels.astype(dtype))

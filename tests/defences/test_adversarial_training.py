@@ -78,6 +78,7 @@ def test_examples_are_those_of_a_plain_loop(float64, against, batch_norm):
         np.testing.assert_allclose(found[index], expected, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_examples_are_the_same_by_xla(float64):
     members = [residual_network(seed) for seed in range(2)]
     images, labels = batch()

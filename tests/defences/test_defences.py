@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from harness.marks import slow_except
 from harness.networks import digits, examples, logits_loss, plain_network, residual_network
 
 import parl_tf
@@ -17,9 +18,7 @@ from parl_tf.errors import InputError
 # Where it is not the graph that is tested: tracing one takes as long as some ten steps without.
 EAGER = {"run_eagerly": True}
 # TRS takes a minute of tracing for all of its tests.
-EACH_METHOD = [
-    pytest.param(name, marks=pytest.mark.slow) if name == "trs" else name for name in METHODS
-]
+EACH_METHOD = slow_except(METHODS, *(set(METHODS) - {"trs"}))
 
 
 def make(method, num_members=2, network=residual_network, compiling=(), **arguments):
@@ -49,7 +48,7 @@ def compiled(ensemble, **options):
     return ensemble
 
 
-@pytest.mark.parametrize("method", EACH_METHOD)
+@pytest.mark.parametrize("method", slow_except(METHODS, "unprotected", "adp", "parl"))
 @pytest.mark.parametrize(
     ("num_members", "network"),
     [(2, residual_network), pytest.param(4, plain_network, marks=pytest.mark.slow)],
@@ -136,13 +135,7 @@ def test_what_was_saved_in_half_precision_scales_its_loss_wherever_it_is_compile
     assert (loaded.trainable_variables[0].numpy() != before).any()
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        name if name in ("unprotected", "dverge") else pytest.param(name, marks=pytest.mark.slow)
-        for name in METHODS
-    ],
-)
+@pytest.mark.parametrize("method", slow_except(METHODS, "unprotected", "dverge"))
 def test_several_steps_an_execution_are_the_same_steps(method):
     images, labels = examples(20)
     ensembles = [
@@ -255,7 +248,7 @@ def test_a_step_follows_its_objective_through_batch_normalisation(method, float6
         assert (values[0] - values[1]) / 2e-5 == pytest.approx(derivative, rel=1e-5)
 
 
-@pytest.mark.parametrize("method", EACH_METHOD)
+@pytest.mark.parametrize("method", slow_except(METHODS, "adp", "dverge", "parl"))
 def test_saved_and_loaded_it_continues_bit_for_bit(method, tmp_path):
     images, labels = examples(16)
     ensemble = make(method, compiling=EAGER)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from harness.marks import slow_except
 from harness.networks import examples, logits_loss, plain_network, residual_network
 
 import parl_tf
@@ -59,7 +60,7 @@ def cross_entropy(member, images, labels):
 
 
 @pytest.mark.parametrize("mode", ["batch", "moving"])
-@pytest.mark.parametrize("layer", [2, 3, 4])
+@pytest.mark.parametrize("layer", slow_except([2, 3, 4], 2, 4))
 def test_distilled_images_are_those_of_a_plain_loop(float64, layer, mode):
     ensemble = ensemble_of(residual_network, 3, distillation_batch_norm=mode)
     images, partners, labels = batch()
@@ -125,7 +126,9 @@ def test_members_of_different_depth_share_layers_and_end_in_their_logits(float64
         np.testing.assert_allclose(views[1 - maker][0], expected, atol=1e-9)
 
 
-@pytest.mark.parametrize("adversarial_training", [None, {"num_steps": 2}])
+@pytest.mark.parametrize(
+    "adversarial_training", [None, pytest.param({"num_steps": 2}, marks=pytest.mark.slow)]
+)
 def test_loss_is_the_cross_entropy_at_the_others_images(float64, adversarial_training):
     ensemble = ensemble_of(num_members=3, adversarial_training=adversarial_training)
     images, _, labels = batch()
@@ -177,6 +180,7 @@ class Counting(parl_tf.DVERGE):
         return super().craft(images, labels, partners)
 
 
+@pytest.mark.slow
 def test_each_layer_is_traced_once_until_the_next_compile():
     ensemble = Counting([plain_network(seed) for seed in range(2)], seed=3, num_steps=1)
     images, _, labels = batch(4)

@@ -293,6 +293,7 @@ def test_members_of_different_architecture():
     assert -2 <= found <= 2
 
 
+@pytest.mark.slow
 def test_wide_resnets_are_members_like_any_other():
     members = [
         parl_tf.wide_resnet(4, input_shape=(8, 8, 3), depth=10, width=1, seed=seed)

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from harness.marks import slow_except
 from harness.networks import examples, logits_loss, plain_network, residual_network
 
 import parl_tf
@@ -18,7 +19,7 @@ def options(method):
     return {"num_layers": 2} if method in ("parl", "guardian") else {}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", slow_except(METHODS, "unprotected", "parl"))
 def test_exported_it_answers_as_before_whatever_the_batch(method, tmp_path):
     members = [residual_network(0), residual_network(1)]
     ensemble = METHODS[method](members, **options(method))
@@ -35,11 +36,11 @@ def test_weights_come_with_the_optimizer_even_before_the_first_step(tmp_path):
     images, labels = examples(8)
     members = [residual_network(0), residual_network(1)]
     trained = parl_tf.Ensemble(members)
-    trained.compile("adam", logits_loss(), jit_compile=False)
+    trained.compile("adam", logits_loss(), run_eagerly=True)
     trained.train_on_batch(images, labels)
     trained.save_weights(tmp_path / "ensemble.weights.h5")
     fresh = parl_tf.Ensemble([residual_network(7), residual_network(8)])
-    fresh.compile("adam", logits_loss(), jit_compile=False)
+    fresh.compile("adam", logits_loss(), run_eagerly=True)
     fresh.load_weights(tmp_path / "ensemble.weights.h5")
     for ensemble in (trained, fresh):
         ensemble.train_on_batch(images, labels)
@@ -144,7 +145,7 @@ def pickled(ensemble, folder):
     return pickle.loads(pickle.dumps(ensemble))
 
 
-@pytest.mark.parametrize("steps", [0, 1])
+@pytest.mark.parametrize("steps", slow_except([0, 1], 1))
 @pytest.mark.parametrize(
     "way",
     [

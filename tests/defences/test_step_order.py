@@ -4,8 +4,11 @@ import functools
 
 import pytest
 import tensorflow as tf
+from harness.marks import slow_except
 from harness.networks import examples, plain_network, residual_network
-from test_defences import EACH_METHOD, make
+from test_defences import make
+
+from parl_tf.defences import METHODS
 
 
 def optimized_graph(function, arguments, folder):
@@ -67,7 +70,7 @@ def uses_in_no_order(graph):
     return unordered, writes
 
 
-@pytest.mark.parametrize("method", EACH_METHOD)
+@pytest.mark.parametrize("method", slow_except(METHODS, "unprotected", "adp", "parl"))
 @pytest.mark.parametrize(
     ("network", "crafting"),
     [

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from harness.derivatives import assert_step_follows_the_loss
+from harness.marks import slow_except
 
 import parl_tf
 from parl_tf.graphs.substitutes import substitute
@@ -231,7 +232,14 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("method", "name"), CASES)
+@pytest.mark.parametrize(
+    ("method", "name"),
+    slow_except(
+        CASES,
+        *(("parl", name) for name in ("first", "lanczos3", "padded", "inside")),
+        *(("gal", "first"), ("trs", "lanczos3"), ("guardian", "inside"), ("parl, batch", "inside")),
+    ),
+)
 def test_a_term_trains_through_resizing(float64, name, method):
     ensemble = ENSEMBLES[method]([MEMBERS[name](seed) for seed in range(2)])
     draw = np.random.default_rng(0)

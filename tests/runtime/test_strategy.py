@@ -275,6 +275,7 @@ def test_the_tool_trains_on_two_devices_and_resumes_on_two(tmp_path):
     assert lines[0] == lines[1]
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path, capsys):
     options = "--method unprotected --dataset digits --train-examples 60 --devices 2"
     refused = tool(*options.split(), "--batch-size", "15", "--out", str(tmp_path / "run"))

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from harness.marks import slow_except
 from harness.networks import examples, logits_loss, plain_network, residual_network
 
 import parl_tf
@@ -45,7 +46,7 @@ def test_layer_gradient_cosines_are_those_that_parl_penalises():
     assert by_layer == pytest.approx([logs["penalty_1"], logs["penalty_2"]], abs=1e-5)
 
 
-@pytest.mark.parametrize("method", [parl_tf.Ensemble, parl_tf.ADP])
+@pytest.mark.parametrize("method", slow_except([parl_tf.Ensemble, parl_tf.ADP], parl_tf.Ensemble))
 def test_every_epoch_reports_both_whatever_the_method(method):
     images, labels = examples(9)
     ensemble = method([residual_network(seed) for seed in range(3)])

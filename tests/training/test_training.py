@@ -111,6 +111,7 @@ def test_run_resolves_its_recipe_and_reports_diversity(tmp_path, small_networks)
         assert -3.5 <= row["parl_penalty"] <= 7  # two members, seven layers
 
 
+@pytest.mark.slow
 def test_diversity_is_measured_without_validation_images_too(tmp_path, small_networks):
     dataset = parl_tf.load_dataset("digits", train_examples=32, validation_fraction=0)
     recipe = Recipe(epochs=1, batch_size=16)
