@@ -227,7 +227,7 @@ class Crafter:
     def _draws(
         self, batch: Split, seed: int, restart: int, first_index: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Uniform draws from [-1, 1] for each pixel, and seeds, both determined for each image."""
+        """Uniform draws from [-1, 1] for each pixel, and seeds, from each image's index."""
         sources = [(seed, restart, first_index + index) for index in range(len(batch))]
         keys = np.array([np.random.SeedSequence(s).generate_state(2) for s in sources])
         directions = np.zeros((1,) * batch.images.ndim)

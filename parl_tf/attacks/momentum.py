@@ -42,7 +42,7 @@ class MomentumAttack(IterativeAttack):
             )
 
     def seen(self, images: tf.Tensor, keys: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """The images shown to the model in a step, a differentiable function of `images`.
+        """The images shown to the model in a step, differentiable in `images`; here `images`.
 
         Args:
             images: float32 (batch, height, width, channels), pixels in [0, 1].

@@ -18,7 +18,7 @@ from parl_tf.training.config import RunConfig
 _HYPERPARAMETERS: dict[str, tuple[Any, str]] = {
     "num_steps": (positive_int, "steps of iterative attacks"),
     "step_size": (finite, "step size of iterative attacks, in pixel units; default: E / 5"),
-    "restarts": (positive_int, "restarts of randomised attacks"),
+    "restarts": (positive_int, "runs of randomised attacks"),
     "decay_factor": (finite, "decay factor of attacks with momentum"),
     "loss": (str, "loss that gradient attacks maximise: cross_entropy or margin"),
     "fusion": (str, "how members are fused: probabilities, logits or losses"),

@@ -79,7 +79,7 @@ class BatchCheck:
 
         Raises:
             InputError: As for `unpack`; pixels outside [0, 1] by more than `PIXEL_TOLERANCE`;
-                labels that are no class; NaN or infinite values, also in sample weights.
+                labels outside the classes; NaN or infinite values, also in sample weights.
         """
         parts, labels, weights = self.unpack(as_arrays(batch))
         for images in parts:

@@ -26,7 +26,7 @@ from parl_tf.tensors import log_mean_probability, majority_vote
 
 @keras.saving.register_keras_serializable(package="parl_tf")
 class Ensemble(CheckedModel):
-    """Classifiers that are trained together and vote; the unprotected ensemble.
+    """Classifiers that are trained and used together; the unprotected ensemble.
 
     The training loss is the members' cross-entropy, plus the weighted terms of a method, plus the
     members' own regularisation. `compile`, `fit`, `evaluate`, `predict` and `save` are Keras's;
@@ -48,16 +48,16 @@ class Ensemble(CheckedModel):
         seed: Determines, with the number of the step, the random draws in training.
         term_weights: Weight of each term of the method, by name. For subclasses.
         reported: Names of values that `terms` returns only for reporting. For subclasses.
-        differentiated: From a member to those of its gradients that the terms contain; None if
-            they contain none. For subclasses.
+        differentiated: A function from a member to those of its gradients that the terms contain;
+            None if they contain none. For subclasses.
         check_second_derivatives: Whether to check that terms with gradients can be trained. An
             ensemble is not checked again when it is loaded.
         name: Name of the model.
 
     Raises:
-        InputError: Members that are not as described, layers whose gradients the terms contain
-            but cannot train, an unknown `member_reduction`, a negative seed, or a weight that is
-            not finite.
+        InputError: Members that are not as described, layers in the terms' gradients whose second
+            derivative is missing or wrong, an unknown `member_reduction`, a negative seed, or a
+            weight that is not finite.
 
     Example:
         >>> import keras, numpy as np, parl_tf

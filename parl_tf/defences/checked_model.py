@@ -1,4 +1,4 @@
-"""A model of members that vote, with checks of its batches."""
+"""A model that combines its members' predictions, and checks its batches."""
 
 import contextlib
 import inspect

@@ -125,7 +125,7 @@ class Guardian(Ensemble):
             )
 
     def _pass_of(self, member: keras.Model, sums: LayerSums) -> Callable[..., Any]:
-        """A function to a member's logits, its compared outputs, and the sources of their sums."""
+        """The function that returns a member's logits, compared outputs and their sums' sources."""
         layers = layer_outputs(member, self.num_layers, tap=self._taps)
         logits = flattened(member).outputs[0]
         outputs = [logits, *layers, *sums.sources]

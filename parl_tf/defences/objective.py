@@ -78,7 +78,7 @@ def objective(
         for view in views[index][len(answers) :] if views else []:
             answers.append(widened(ensemble.run_member(index, view, training)))
         cross_entropies += [loss_of(labels, answer, sample_weight) for answer in answers]
-    # Keras divides means by the number of replicas; `train_step` does so for the whole loss.
+    # Undoes Keras's division of means by the number of replicas; `train_step` divides the loss.
     cross_entropy = tf.add_n(cross_entropies) * num_replicas()
     if ensemble.member_reduction == "mean":
         cross_entropy /= len(ensemble.members)

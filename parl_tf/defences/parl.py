@@ -102,7 +102,7 @@ class PARL(Ensemble):
         return self.term_weights["penalty"]
 
     def _pass_of(self, member: keras.Model, sums: LayerSums) -> Callable[..., Any]:
-        """A function to a member's layers, after its logits if one pass gives both."""
+        """The function that returns a member's layers, after its logits if one pass gives both."""
         if self.penalty_batch_norm == "batch":
             logits = flattened(member).outputs[0]
             return DifferentiableNetwork(member, [logits, *sums.sources]).__call__

@@ -102,7 +102,7 @@ class TRS(Ensemble):
         )
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Increases the radius, and resets the size of the last epoch's batches."""
+        """Sets the radius of the epoch, and resets the size of the last epoch's batches."""
         growth = (self.last_radius - self.first_radius) * epoch / epochs
         self._radius.assign(self.first_radius + growth)
         self._batch_size.assign(0.0)

@@ -128,7 +128,7 @@ def _mean_cosines(ensemble: Ensemble, examples: Split, batch_size: int) -> list[
 
 
 def _scaled(gradient: np.ndarray) -> np.ndarray:
-    """A gradient scaled to a maximum of 1 and rounded to four digits, for a figure."""
+    """A gradient scaled to a largest absolute entry of 1, rounded to four digits, for a figure."""
     largest = np.abs(gradient).max()
     return np.round(gradient.astype("float64") / (largest or 1.0), 4)
 

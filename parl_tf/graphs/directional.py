@@ -49,7 +49,7 @@ def judged(call: LayerCall) -> Verdict:
 
 
 def _judged(call: LayerCall, *, rebuild: bool) -> Verdict | None:
-    """The result for a layer, rebuilt or itself; None if it cannot be rebuilt."""
+    """The result for a layer, rebuilt or as it is; None if it cannot be rebuilt."""
     subjects: list[SingleLayer] = []
     faults: list[str] = []
     right = 0

@@ -245,7 +245,7 @@ class _Graph:
         return activation.input_tensors[0]
 
     def _activation_node(self, node: Node) -> Node | None:
-        """The nearest activation behind a convolution, or its own; None if a layer is nearer."""
+        """A convolution's own or nearest activation; None if a weighted layer comes first."""
         nearest = [node]
         while nearest:
             for candidate in nearest:

@@ -83,7 +83,7 @@ def folded_if_possible(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def is_plain_convolution(operation: Any) -> bool:
-    """Whether a layer is one of Keras's convolutions, without a subclass's additions."""
+    """Whether a layer is one of Keras's own convolutions and computes nothing else."""
     return (
         type(operation) in _CONVOLUTIONS
         and operation.activation is keras.activations.linear

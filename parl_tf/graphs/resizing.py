@@ -18,10 +18,9 @@ def resized(function: _Function, images: tf.Tensor, options: Any) -> tf.Tensor:
     bilinear resizing, and raises LookupError in the other modes.
 
     Args:
-        function: Resizes images; computes all values. Without matrices, its own gradient is used
-            instead, which XLA does not compile in every mode. There are no matrices if a size is
-            known only when a graph runs, if images are also cropped or padded, or if channels come
-            first.
+        function: Resizes images; computes all values. If a size is known only when a graph runs,
+            if images are also cropped or padded, or if channels come first, there are no matrices.
+            Its own gradient then replaces them, which XLA does not compile in every mode.
         images: Tensor (..., height, width, channels).
         options: An object with the function's options as attributes: `interpolation`, and perhaps
             `antialias`, `data_format`, `crop_to_aspect_ratio`, `pad_to_aspect_ratio` and

@@ -58,11 +58,11 @@ def check_layers(
     Each kind of layer, of one configuration and on inputs of one shape, is rebuilt in float64 on
     small inputs, and the derivatives of its gradient, as a `DifferentiableNetwork` computes them,
     are compared with finite differences; those in its own precision too. A layer that cannot be
-    rebuilt from its configuration is judged itself. Where differences cannot measure a layer, as at
-    kinks or with random draws, only layers that call normalisation or resizing themselves are
+    rebuilt from its configuration is judged as it is. Where differences cannot measure a layer, as
+    at kinks or with random draws, only layers that call normalisation or resizing themselves are
     refused. Layers inside nested functional models are checked one by one.
 
-    The states of other random generators and of the members do not change.
+    The random states of the process and the members do not change.
 
     Args:
         members: Functional classifiers.

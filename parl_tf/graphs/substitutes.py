@@ -34,9 +34,9 @@ def substitute(operation: Any) -> Callable[..., Any]:
         operation: A built layer, or an operation that a function of `keras.ops` added to a graph.
 
     Returns:
-        The operation itself if it needs no substitute. A layer, of one of Keras's own classes and
-        not of a subclass, is replaced by another one with its weights, states and options, which
-        Keras calls in the same way.
+        The operation itself if it needs no substitute; only Keras's own operations and layers, not
+        subclasses, have one. An operation is replaced by a function, a layer by another one with
+        its weights, states and options, which Keras calls in the same way.
     """
     if not isinstance(operation, keras.Layer):
         own = type(operation).__module__.split(".")[0] == "keras"

@@ -19,8 +19,8 @@ def batches_to_train_on(
     """The batches that an ensemble is trained on, starting at `initial_epoch`.
 
     Raises:
-        InputError: The batch size is not divisible by the number of devices, or the data set and
-            the recipe do not allow such batches.
+        InputError: The batch size is not divisible by the number of devices, or the batch
+            functions reject the data or the recipe.
     """
     if recipe.batch_size % num_replicas():
         raise InputError(
@@ -57,6 +57,6 @@ def batches_to_validate_on(split: Split) -> tf.data.Dataset | None:
 
 
 def _reaches_all(count: int, batch_size: int) -> bool:
-    """Whether every replica gets part of the last batch when it is split unevenly."""
+    """Whether every replica gets part of the last batch; the first ones get larger parts."""
     rest, replicas = min(count, count % batch_size or batch_size), num_replicas()
     return rest > math.ceil(rest / replicas) * (replicas - 1)

@@ -212,10 +212,10 @@ def recipe_for(method: str, name: str = "authors", **changes: Any) -> Recipe:
 
 
 def recipe_of(given: Recipe | str | None, method: str) -> Recipe:
-    """The recipe that is given as such, by its name, or as None for that of the method's authors.
+    """A given recipe, the one with a given name, or for None that of the method's authors.
 
     Raises:
-        InputError: The name is unknown, or it is something else.
+        InputError: The name is unknown, or `given` is something else.
     """
     if given is None or isinstance(given, str):
         return recipe_for(method, given or "authors")

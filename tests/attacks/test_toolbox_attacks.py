@@ -292,5 +292,5 @@ def test_squares_must_fit_into_the_image(first_area, fits):
     if fits:
         assert attack(MEMBER, images, labels, epsilon=0.001).shape == images.shape
     else:
-        with pytest.raises(InputError, match="squares fit into images of 8 x 8 .*: 0.99"):
+        with pytest.raises(InputError, match="squares are smaller than images of 8 x 8 .*: 0.99"):
             attack(MEMBER, images, labels, epsilon=0.001)

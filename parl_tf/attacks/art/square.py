@@ -16,7 +16,7 @@ from parl_tf.errors import InputError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Square(Attack):
-    """Square attack: random squares shifted by epsilon, kept if they lower the margin.
+    """Square attack: random squares moved to corners of the ball, kept if they lower the margin.
 
     It uses only the model's predictions, so masked gradients do not mislead it.
 
@@ -27,7 +27,7 @@ class Square(Attack):
 
     Raises:
         InputError: Fewer than one query or search, a `first_area` outside (0, 1), or first squares
-            that do not fit into an image.
+            that are not smaller than an image.
 
     Source: Andriushchenko et al. 2020, arXiv 1912.00049.
 
@@ -61,8 +61,8 @@ class Square(Attack):
         height, width = batch.images.shape[1:3]
         if round(math.sqrt(self.first_area * height * width)) >= min(height, width):
             raise InputError(
-                f"Expected a first_area whose squares fit into images of {height} x {width} "
-                f"pixels. Received: {self.first_area}."
+                f"Expected a first_area whose squares are smaller than images of {height} x "
+                f"{width} pixels. Received: {self.first_area}."
             )
         attack = SquareAttack(
             Classifier(model, batch),
