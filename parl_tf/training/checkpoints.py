@@ -68,7 +68,7 @@ def continue_run(folder: str | os.PathLike, config: RunConfig) -> tuple[Ensemble
         return None
     if others := stored.differences(config):
         _log.warning(
-            "%s: starting over, because the run there differs in its %s.",
+            "%s: cannot continue its checkpoints, because the run there differs in its %s.",
             folder,
             " and ".join(others),
         )
@@ -88,7 +88,7 @@ def continue_run(folder: str | os.PathLike, config: RunConfig) -> tuple[Ensemble
                 commits = stored.commit or "unknown", config.commit or "unknown"
                 _log.info("%s was started with another commit: %s, now %s.", folder, *commits)
             return ensemble, epochs
-    _log.warning("%s: starting over.", folder)
+    _log.warning("%s: none of its checkpoints can be continued.", folder)
     return None
 
 

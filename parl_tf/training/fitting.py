@@ -138,6 +138,8 @@ def train(
         if continued:
             _log.info("%s: continuing after %d of %d epochs.", folder, epoch, recipe.epochs)
         else:
+            if find_checkpoints(folder):
+                _log.warning("%s: starting over.", folder)
             if own_start:
                 check_own_start(ensemble, own_start, config)
             begin_run(folder, config)

@@ -136,11 +136,11 @@ def test_a_checkpoint_that_cannot_be_read_is_passed_over(run, ensemble, caplog):
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", b"PK\x03\x04 broken archive"])
-def test_without_one_that_can_be_read_a_run_starts_over(run, caplog, content):
+def test_without_one_that_can_be_read_nothing_is_continued(run, caplog, content):
     (run / "checkpoint-0001.keras").write_bytes(content)
     sign(run / "checkpoint-0001.keras")
     assert continue_run(run, CONFIG) is None
-    assert "starting over" in caplog.text
+    assert "none of its checkpoints can be continued" in caplog.text
     assert history(run) == HEADER + "".join(LINES[:2])
 
 
@@ -167,7 +167,7 @@ def test_a_model_that_is_not_the_state_of_a_training(run, ensemble, caplog):
     assert caplog.text.count("does not hold an ensemble with its optimizer") == 2
 
 
-def test_for_another_configuration_a_run_starts_over_and_says_so(run, caplog):
+def test_checkpoints_of_another_configuration_are_not_continued_and_the_log_says_why(run, caplog):
     assert continue_run(run, run_config("parl", 1, versions=CONFIG.versions)) is None
     assert "differs in its method and arguments and seed and dataset" in caplog.text
     assert list(find_checkpoints(run)) == [1]

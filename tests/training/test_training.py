@@ -390,7 +390,7 @@ def test_a_run_that_another_process_is_at_is_refused(tmp_path, tiny_networks):
     assert not list(out.iterdir())
 
 
-def test_checkpoints_that_cannot_be_continued_are_not_thrown_away(tmp_path, tiny_networks):
+def test_checkpoints_that_cannot_be_continued_are_not_thrown_away(tmp_path, tiny_networks, caplog):
     out = tmp_path / "run"
     options = {"recipe": Recipe(epochs=3, batch_size=16), "num_members": 2, "verbose": 0}
     with pytest.raises(KeyboardInterrupt):
@@ -400,6 +400,10 @@ def test_checkpoints_that_cannot_be_continued_are_not_thrown_away(tmp_path, tiny
     with pytest.raises(ExistingRunError, match="None of the checkpoints"):
         resume(out, verbose=0)
     assert sorted(path.name for path in out.iterdir()) == before
+    assert "starting over" not in caplog.text
+    train("unprotected", DIGITS, out, **options)
+    assert "starting over" in caplog.text
+    assert (out / "model.keras").exists()
 
 
 def test_a_loss_that_diverges_leaves_the_checkpoint_before(tmp_path, tiny_networks):
