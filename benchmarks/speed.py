@@ -2,7 +2,7 @@
 
     python benchmarks/speed.py --out runs/speed
 
-Contestants are called in turn, forwards and backwards, after warm-up; printed are medians,
+Candidates are called in turn, forwards and backwards, after warm-up; printed are medians,
 interquartile ranges and the least, which other work on the machine changes least. A training step
 has a process of its own, which also gives its peak memory and the time of its first step, and is
 called in turn with the unprotected one. The folder gets `speed.json` and `speed.md`, rewritten
@@ -37,7 +37,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     tool.add_argument("--only", nargs="+", choices=SUITES, default=SUITES)
-    tool.add_argument("--methods", nargs="+", default=[], help="first letters of contestants")
+    tool.add_argument("--methods", nargs="+", default=[], help="first letters of candidates")
     tool.add_argument("--attacks", nargs="+", default=[], help="first letters of attacks")
     tool.add_argument("--layers", nargs="+", type=int, default=[3, 5, 7])
     tool.add_argument("--members", nargs="+", type=int, default=[2, 3, 4, 6, 8])

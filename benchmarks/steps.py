@@ -8,7 +8,7 @@ from typing import Any
 import timing
 
 # (name, method, arguments, arguments of the networks); with {K} once for each number of layers.
-_CONTESTANTS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
+_CANDIDATES: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     ("unprotected", "unprotected", {}, {}),
     ("adversarial training", "unprotected", {"adversarial_training": {}}, {}),
     ("ADP", "adp", {}, {}),
@@ -31,12 +31,12 @@ _CONTESTANTS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
 
 
 def names(layers: list[int]) -> list[str]:
-    """Names of all contestants, for these numbers of compared layers."""
+    """Names of all candidates, for these numbers of compared layers."""
     return [name for name, *_ in _expanded(layers)]
 
 
 def _expanded(layers: list[int]) -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:
-    for name, method, arguments, network in _CONTESTANTS:
+    for name, method, arguments, network in _CANDIDATES:
         if "{K}" not in name:
             yield name, method, arguments, network
             continue
@@ -81,7 +81,7 @@ def step(
 def _beside_unprotected(
     name: str, layers: list[int], batch_size: int, xla: bool, rounds: int
 ) -> tuple[float, float, dict[str, list[float]]]:
-    """Seconds to the end of the first step, MiB after three, and seconds by contestant."""
+    """Seconds to the end of the first step, MiB after three, and seconds by candidate."""
     steps = {name: step(name, layers, batch_size, xla)}
     start = time.perf_counter()
     steps[name]()
@@ -97,7 +97,7 @@ def _beside_unprotected(
 def measure(
     layers: list[int], batch_sizes: list[int], xla: list[bool], rounds: int, only: list[str]
 ) -> Iterator[dict[str, Any]]:
-    """A row for every contestant at every batch size, with and without XLA.
+    """A row for every candidate at every batch size, with and without XLA.
 
     Each has a process, with the unprotected step: many models in one process slow each other down,
     by what they leave the allocator.

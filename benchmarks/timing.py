@@ -1,4 +1,4 @@
-"""Contestants timed in turn, so that what slows the machine slows all of them."""
+"""Candidates timed in turn, so that what slows the machine slows all of them."""
 
 import concurrent.futures
 import multiprocessing
@@ -10,24 +10,24 @@ from typing import Any
 
 
 def alternate(
-    contestants: Mapping[str, Callable[[], Any]], rounds: int, warmup: int = 1
+    candidates: Mapping[str, Callable[[], Any]], rounds: int, warmup: int = 1
 ) -> dict[str, list[float]]:
-    """Calls every contestant once a round, forwards and backwards by turns.
+    """Calls every candidate once a round, forwards and backwards by turns.
 
     Args:
-        contestants: What to time, by name; a call returns when its work is done.
+        candidates: What to time, by name; a call returns when its work is done.
         rounds: Timed calls of each.
         warmup: Rounds before these.
 
     Returns:
         Seconds of each timed call, by name.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for number in range(warmup + rounds):
-        names = list(contestants)
+        names = list(candidates)
         for name in names if number % 2 == 0 else reversed(names):
             start = time.perf_counter()
-            contestants[name]()
+            candidates[name]()
             elapsed = time.perf_counter() - start
             if number >= warmup:
                 seconds[name].append(elapsed)
@@ -53,7 +53,7 @@ def _median_and_spread(values: list[float]) -> tuple[float, float]:
 
 
 def wanted(name: str, only: list[str]) -> bool:
-    """Whether a contestant's name begins with one of some letters, if there are any."""
+    """Whether a candidate's name begins with one of some letters, if there are any."""
     return not only or any(name.startswith(letters) for letters in only)
 
 

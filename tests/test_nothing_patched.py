@@ -1,4 +1,4 @@
-"""No room of the package changes what belongs to another library."""
+"""No module of the package changes what belongs to another library."""
 
 import ast
 import pathlib

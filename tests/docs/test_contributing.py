@@ -107,7 +107,7 @@ def test_a_table_added_as_written_is_in_the_report(package_with):
     assert "Tied votes on clean images" in (folder / "report" / "index.html").read_text("utf-8")
 
 
-# Files of the same walks before the package had rooms.
+# Files of the same walks before the package had subpackages.
 WALKS = {
     "A batch of pixels to the optimizer": 16,
     "`--num-layers` to the loss": 9,
