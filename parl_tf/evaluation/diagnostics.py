@@ -133,14 +133,11 @@ class _Target:
             few, many = runs[0], runs[-1]
             first = np.asarray(few.correct[0], bool)
             costs = [_lost(first, few.survived), _lost(few.survived, many.survived)]
-            found.append(
-                (
-                    f"{_at(few)} one start {_percent(first)}, {len(few.correct)} starts "
-                    f"{_percent(few.survived)}, {_num_steps(many)} steps "
-                    f"{_percent(many.survived)}",
-                    max(costs) <= LITTLE,
-                )
-            )
+            measured = [f"{_at(few)} one start {_percent(first)}"]
+            if (starts := len(few.correct)) > 1:
+                measured.append(f"{starts} starts {_percent(few.survived)}")
+            measured.append(f"{_num_steps(many)} steps {_percent(many.survived)}")
+            found.append((", ".join(measured), max(costs) <= LITTLE))
         return _every(found)
 
     def _transfer(self) -> Outcome:

@@ -301,3 +301,15 @@ def test_models_that_mask_their_gradients_fail_and_an_honest_one_passes():
     clean = {r.target.name: r.accuracy for r in records if r.attack == "clean"}
     assert np.ptp(list(clean.values())) < 0.05  # on clean images nothing shows
     assert min(clean.values()) > 0.85
+
+
+@pytest.mark.parametrize(
+    ("few", "measured"),
+    [
+        (pgd(0.03, 200, 180), "at 0.03 one start 50.0, 2 starts 45.0, 200 steps 44.0"),
+        (pgd(0.03, 180), "at 0.03 one start 45.0, 200 steps 44.0"),
+    ],
+)
+def test_starts_are_counted_where_there_are_several(few, measured):
+    found = masking_checks([few, pgd(0.03, 176, num_steps=200)])
+    assert next(entry.detail for entry in found if entry.check == BUDGET) == measured
