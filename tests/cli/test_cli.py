@@ -620,7 +620,10 @@ def test_training_and_attack_on_real_cifar10(cifar10_dir, tmp_path):
 
 @pytest.mark.parametrize(
     ("number", "status", "message"),
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+    [
+        (signal.SIGTERM, 143, "terminated"),
+        pytest.param(signal.SIGINT, 130, "interrupted", marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_ends_a_tool_in_order(number, status, message):
     code = (

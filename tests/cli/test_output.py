@@ -59,7 +59,7 @@ def unread():
 
 
 # A short text is held back until the process ends; a long one is not; without a buffer none is.
-@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("unbuffered", ["", pytest.param("1", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("length", ["0", "100000"])
 @pytest.mark.parametrize("kind", ["text", "json"])
 def test_a_tool_says_so_and_fails(full, unread, kind, length, unbuffered):

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from harness.marks import slow_except
 from harness.networks import examples, logits_loss, plain_network
 
 import parl_tf
@@ -466,7 +467,7 @@ def test_what_is_no_batch_of_another_library_is_refused(batches, message):
 
 
 @OFTEN_XLA
-@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("pairs", slow_except([False, True], False))
 def test_a_checked_training_is_bit_for_bit_that_of_its_batches(pairs, jit_compile):
     split = Split(*examples(12))
     make, options = (paired_batches if pairs else training_batches), {"batch_size": 4, "seed": 3}
@@ -490,7 +491,7 @@ def test_a_checked_training_is_bit_for_bit_that_of_its_batches(pairs, jit_compil
     np.testing.assert_array_equal(keras.tree.flatten(ours)[0], keras.tree.flatten(theirs)[0])
 
 
-@pytest.mark.parametrize("feed", FEEDS)
+@pytest.mark.parametrize("feed", slow_except(FEEDS, "arrays", "data set", "generator", "PyDataset"))
 def test_a_loss_that_diverges_on_valid_batches_is_put_down_to_the_rate(feed):
     images, labels = examples(3 * BATCH)
     compiled = {"optimizer": keras.optimizers.SGD(1e30), "jit_compile": True}

@@ -230,6 +230,7 @@ def test_an_incomplete_folder_is_named(missing, tmp_path):
     assert "--data-dir" in message
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_cifar10_is_the_known_one(cifar10_dir):
     dataset = load_dataset("cifar10", data_dir=cifar10_dir, validation_fraction=0)

@@ -63,7 +63,7 @@ def assert_same_training(method, feed, images, labels, jit_compile=False):
 @pytest.mark.parametrize(
     ("method", "feed", "dtype"),
     [
-        ("gal", "data set", "float64"),
+        pytest.param("gal", "data set", "float64", marks=pytest.mark.slow),
         ("gal", "PyDataset", "float16"),
         ("parl", "generator", "float16"),
         pytest.param("gal", "data set", "float16", marks=pytest.mark.slow),

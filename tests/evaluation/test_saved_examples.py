@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+from harness.marks import slow_except
 from harness.networks import examples, plain_network
 from harness.run_configs import run_config
 
@@ -198,7 +199,7 @@ class Stop(Exception):
     """What interrupts."""
 
 
-@pytest.mark.parametrize("batches", [0, 2, 3, 7])
+@pytest.mark.parametrize("batches", slow_except([0, 2, 3, 7], 2, 7))
 @pytest.mark.parametrize("with_results", [False, True])
 def test_interrupted_in_the_middle_of_a_set(tmp_path, monkeypatch, saved, batches, with_results):
     options = {"cases": CASES[:2], "examples_out": tmp_path / "examples"}

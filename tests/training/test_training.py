@@ -92,6 +92,7 @@ def tiny_networks(monkeypatch):
 SHORT = {"epochs": 2, "batch_size": 16}
 
 
+@pytest.mark.slow
 def test_run_resolves_its_recipe_and_reports_diversity(tmp_path, small_networks):
     out = tmp_path / "run"
     recipe = recipe_for("gal", kernel_penalty=None, **SHORT)
@@ -214,7 +215,7 @@ def contents(folder):
 
 
 @pytest.mark.parametrize("finished", [pytest.param(False, marks=pytest.mark.slow), True])
-@pytest.mark.parametrize("resumed", [False, True])
+@pytest.mark.parametrize("resumed", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_start_of_a_network_that_has_changed_is_refused_before_it_is_trained(
     tmp_path, tiny_networks, monkeypatch, finished, resumed
 ):
