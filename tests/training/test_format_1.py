@@ -3,7 +3,8 @@
 `tests/data/format_1/` was made at commit ed08c08, the last that wrote format 1, with the networks
 of `networks.pooled_network` under the name of ResNet8: `train("parl", ...)` on 64 digits for two
 epochs of SGD, deterministic, once to its end and once interrupted after the first epoch; then
-`parl-attack` and `parl-diversity` on the finished run.
+`parl-attack` and `parl-diversity` on the finished run. Two options of Keras 3.15, both null, were
+taken out of the models' configurations afterwards, so that Keras 3.14 reads them too.
 """
 
 import json
