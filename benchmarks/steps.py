@@ -47,7 +47,7 @@ def _expanded(layers: list[int]) -> Iterator[tuple[str, str, dict[str, Any], dic
 def step(
     name: str, layers: list[int], batch_size: int, xla: bool, members: int = 3
 ) -> Callable[[], None]:
-    """One training step of ResNet20s on random images, by Adam as `fit` makes it."""
+    """One training step of ResNet20s on random images, as `fit` makes it for the tools."""
     import keras
     import numpy as np
     import tensorflow as tf
@@ -61,7 +61,7 @@ def step(
         [parl_tf.resnet20(10, seed=member, **network) for member in range(members)], **arguments
     )
     ensemble.compile(
-        optimizer=keras.optimizers.Adam(1e-3),
+        optimizer=parl_tf.FusedAdam(1e-3),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=xla,
     )

@@ -95,6 +95,7 @@ if TYPE_CHECKING or not getattr(_tools, "is_tool", False):
     from parl_tf.training.diagnostics import DiversityDiagnostics
     from parl_tf.training.fitting import build_ensemble, train
     from parl_tf.training.folders import load_model
+    from parl_tf.training.optimizers import FusedAdam
     from parl_tf.training.recipes import Recipe, recipe_for
     from parl_tf.training.resuming import resume
 else:
@@ -114,6 +115,7 @@ __all__ = [
     "BIM",
     "DVERGE",
     "FGSM",
+    "FusedAdam",
     "GAL",
     "MDI2FGSM",
     "METHODS",

@@ -77,8 +77,6 @@ class Ensemble(CheckedModel):
 
     needs_start: ClassVar[bool] = False
     """Whether training begins from a trained unprotected ensemble."""
-    fuses_normalization: ClassVar[bool] = False
-    """Whether a `DifferentiableNetwork` trains members without terms too, which is faster."""
 
     def __init__(
         self,
@@ -154,8 +152,7 @@ class Ensemble(CheckedModel):
         Returns:
             Tensor (batch, classes).
         """
-        fused = training and (self.term_weights or self.fuses_normalization)
-        run = self._differentiable[index] if fused else self.members[index]
+        run = self._differentiable[index] if training else self.members[index]
         return run(inputs, training=training)
 
     def watched(self) -> list[Any]:

@@ -69,7 +69,6 @@ class DVERGE(Ensemble):
 
     uses_partners: ClassVar[bool] = True
     needs_start: ClassVar[bool] = True
-    fuses_normalization: ClassVar[bool] = True
     train_function: Any  # Keras's
 
     def __init__(

@@ -12,6 +12,7 @@ from parl_tf.defences import METHODS
 from parl_tf.defences.base import Ensemble
 from parl_tf.models import NETWORKS
 from parl_tf.models.penalties import penalize_all_weights
+from parl_tf.training.optimizers import FusedAdam
 from parl_tf.training.recipes import Recipe, recipe_of
 
 
@@ -92,7 +93,7 @@ def optimizer_of(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optim
         rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates)
     if recipe.optimizer == "sgd":
         return keras.optimizers.SGD(rate, momentum=0.9)
-    return keras.optimizers.Adam(rate)
+    return FusedAdam(rate)
 
 
 def _member_seeds(seed: int, num_members: int) -> list[int]:
