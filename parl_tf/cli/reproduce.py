@@ -39,7 +39,14 @@ def parser() -> argparse.ArgumentParser:
         help="jobs to run: a kind (train, attack, diversity, report) or a pattern of names such "
         "as 'train/*/parl7-*'",
     )
-    tool.add_argument("--jobs", type=positive_int, default=1, metavar="N", help="jobs at a time")
+    tool.add_argument(
+        "--jobs",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="jobs at a time; each keeps to its share of the cores. Another N is another number "
+        "of threads, with which --deterministic may give other bits",
+    )
     tool.add_argument(
         "--list",
         action="store_true",
@@ -56,6 +63,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="ADDRESS",
         help="run the jobs on a Ray cluster with a shared file system; without an address, on a "
         "new local one (extra ray)",
+    )
+    tool.add_argument(
+        "--cpus-per-job",
+        type=positive_int,
+        metavar="N",
+        help="CPUs that a job reserves with --ray, and threads that it computes with; default: 1",
     )
     tool.add_argument(
         "--json",
@@ -78,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _reproduce(arguments: argparse.Namespace, failed: list[str]) -> dict[str, Any]:
     """Plans the jobs, and runs or prints them."""
+    if arguments.cpus_per_job and arguments.ray is None:
+        raise InputError("--cpus-per-job applies only to --ray. For this machine, use --jobs.")
     if arguments.scale:
         check_choice("scale", arguments.scale, SCALES)
     file = grid_file(arguments.scale) if arguments.scale else pathlib.Path(arguments.grid)
@@ -109,7 +124,9 @@ def _run(
 
     on_ray = arguments.ray is not None
     execute, workers = (
-        execute_on_ray(arguments.ray or None) if on_ray else (execute_here, arguments.jobs)
+        execute_on_ray(arguments.ray or None, arguments.cpus_per_job or 1)
+        if on_ray
+        else (execute_here(arguments.jobs), arguments.jobs)
     )
     done = 0
 

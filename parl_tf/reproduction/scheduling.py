@@ -4,13 +4,15 @@ import concurrent.futures
 import contextlib
 import json
 import pathlib
+import queue
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from parl_tf.errors import ExistingRunError, MissingExtraError
+from parl_tf.errors import ExistingRunError, InputError, MissingExtraError
 from parl_tf.files import write_json
+from parl_tf.reproduction.cores import divide, kept_to, usable_cores, with_threads
 from parl_tf.reproduction.grid import Job
 from parl_tf.training.folders import is_finished
 
@@ -132,13 +134,46 @@ def _read(note: pathlib.Path) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def execute_here(job: Job, log: pathlib.Path) -> int:
+def execute_here(workers: int = 1) -> Execute:
+    """Divides this machine's cores among a number of jobs at a time.
+
+    Each job keeps to its own cores, or shares one if there are fewer cores than jobs. All get the
+    same number of threads, so that a deterministic job has the same bits on whichever cores it
+    runs. One job at a time is given nothing: it takes all cores, as the tool by itself does.
+
+    Args:
+        workers: Number of jobs at a time.
+
+    Returns:
+        A function that runs a job on cores that no running job has, and gives them back.
+    """
+    if workers == 1:
+        return _execute
+    shares = divide(usable_cores(), workers)
+    threads = min(len(cores) for cores in shares)
+    free: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
+    for cores in shares:
+        free.put(cores)
+
+    def execute(job: Job, log: pathlib.Path) -> int:
+        cores = free.get()
+        try:
+            with kept_to(cores):
+                return _execute(job, log, threads)
+        finally:
+            free.put(cores)
+
+    return execute
+
+
+def _execute(job: Job, log: pathlib.Path, threads: int | None = None) -> int:
     """Runs a job's tool as a subprocess on this machine."""
     command = [sys.executable, "-m", "parl_tf_tools", job.tool, *job.arguments]
     with open(log, "ab") as file:
         file.write(f"$ {job.command}\n".encode())
         file.flush()
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+        environment = None if threads is None else with_threads(threads)
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
         _children.add(process)
         try:
             return process.wait()
@@ -157,18 +192,19 @@ def _ending_together() -> Iterator[None]:
         raise
 
 
-def execute_on_ray(address: str | None, cpus_per_job: float = 1) -> tuple[Execute, int]:
+def execute_on_ray(address: str | None, cpus_per_job: int = 1) -> tuple[Execute, int]:
     """Connects to a Ray cluster that shares this machine's file system.
 
     Args:
         address: Address of the cluster ("auto", "ray://host:port"); None starts one here.
-        cpus_per_job: Number of CPUs that a job reserves.
+        cpus_per_job: Number of CPUs that a job reserves, and of the threads it computes with.
 
     Returns:
         A function that runs a job there, and the number of jobs that fit at a time.
 
     Raises:
         MissingExtraError: Ray is not installed.
+        InputError: No machine of the cluster has that many CPUs.
     """
     try:
         import ray
@@ -179,10 +215,16 @@ def execute_on_ray(address: str | None, cpus_per_job: float = 1) -> tuple[Execut
     if not ray.is_initialized():
         options: Mapping[str, Any] = {"include_dashboard": False, "log_to_driver": False}
         ray.init(address=address, **(options if address is None else {"log_to_driver": False}))
-    remote = ray.remote(num_cpus=cpus_per_job, max_retries=3)(execute_here)
+    most = max((int(node["Resources"].get("CPU", 0)) for node in ray.nodes()), default=0)
+    if cpus_per_job > most:
+        raise InputError(
+            f"Expected at most {most} CPUs for a job, as many as the largest machine of the Ray "
+            f"cluster has. Received: {cpus_per_job}."
+        )
+    remote = ray.remote(num_cpus=cpus_per_job, max_retries=3)(_execute)
 
     def execute(job: Job, log: pathlib.Path) -> int:
-        return ray.get(remote.remote(job, log.absolute()))
+        return ray.get(remote.remote(job, log.absolute(), cpus_per_job))
 
     workers = max(1, int(ray.cluster_resources().get("CPU", 1) // cpus_per_job))
     return execute, workers
