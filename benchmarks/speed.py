@@ -24,11 +24,12 @@ from typing import Any
 import crafting
 import floor
 import growth
+import jobs
 import pipeline
 import startup
 import steps
 
-SUITES = ("startup", "pipeline", "steps", "attacks", "floor", "members", "layers", "images")
+SUITES = ("startup", "pipeline", "steps", "attacks", "floor", "members", "layers", "images", "jobs")
 
 
 def main() -> None:
@@ -77,7 +78,9 @@ def _rows(suite: str, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
         return growth.members(given.members, given.batch_sizes[0], given.rounds)
     if suite == "layers":
         return growth.layers([1, 3, 5, 7, 11, 15, 19], given.batch_sizes[0], given.rounds)
-    return growth.images([250, 500, 1000, 2000], given.rounds)
+    if suite == "images":
+        return growth.images([250, 500, 1000, 2000], given.rounds)
+    return jobs.measure(given.rounds)
 
 
 def _machine() -> dict[str, Any]:

@@ -221,7 +221,8 @@ def execute_on_ray(address: str | None, cpus_per_job: int = 1) -> tuple[Execute,
             f"Expected at most {most} CPUs for a job, as many as the largest machine of the Ray "
             f"cluster has. Received: {cpus_per_job}."
         )
-    remote = ray.remote(num_cpus=cpus_per_job, max_retries=3)(_execute)
+    # Any: Ray's types know no default arguments
+    remote: Any = ray.remote(num_cpus=cpus_per_job, max_retries=3)(_execute)
 
     def execute(job: Job, log: pathlib.Path) -> int:
         return ray.get(remote.remote(job, log.absolute(), cpus_per_job))

@@ -27,3 +27,15 @@ def test_speed_writes_rows_as_json_and_tables(tmp_path):
     table = (tmp_path / "speed.md").read_text()
     assert "## steps" in table
     assert f"| ADP | 2 | False | {adp['median_ms']} |" in table
+
+
+@pytest.mark.slow
+def test_jobs_compares_two_trainings_in_a_row_with_two_at_a_time(monkeypatch):
+    monkeypatch.syspath_prepend(SPEED.parent)
+    import jobs
+
+    options = "--network resnet8 --members 2 --train-examples 32 --epochs 1 --batch-size 16"
+    in_a_row, together = jobs.measure(1, options)
+    assert (in_a_row["jobs_at_a_time"], in_a_row["times_in_a_row"]) == (1, 1.0)
+    assert together["jobs_at_a_time"] == 2
+    assert together["times_in_a_row"] > 0 < together["median_ms"]
