@@ -18,6 +18,7 @@ import json
 import os
 import pathlib
 import platform
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,11 +26,23 @@ import crafting
 import floor
 import growth
 import jobs
+import peers
 import pipeline
 import startup
 import steps
 
-SUITES = ("startup", "pipeline", "steps", "attacks", "floor", "members", "layers", "images", "jobs")
+SUITES = (
+    "startup",
+    "pipeline",
+    "steps",
+    "peers",
+    "attacks",
+    "floor",
+    "members",
+    "layers",
+    "images",
+    "jobs",
+)
 
 
 def main() -> None:
@@ -46,6 +59,9 @@ def main() -> None:
     tool.add_argument("--xla", choices=("off", "on", "both"), default="both")
     tool.add_argument("--attack-batch-sizes", nargs="+", type=int, default=[1, 64, 250])
     tool.add_argument("--attack-steps", type=int, default=50)
+    tool.add_argument(
+        "--torch-python", default=sys.executable, help="a Python that has PyTorch, for peers"
+    )
     tool.add_argument("--rounds", type=int, default=7)
     tool.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/speed"))
     arguments = tool.parse_args()
@@ -69,6 +85,8 @@ def _rows(suite: str, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
         xla = {"off": [False], "on": [True], "both": [False, True]}[given.xla]
         options = (given.layers, given.batch_sizes, xla, given.rounds, given.methods)
         return steps.measure(*options)
+    if suite == "peers":
+        return peers.measure(given.batch_sizes, given.rounds, given.torch_python)
     if suite == "attacks":
         options = (given.attack_batch_sizes, given.attack_steps, given.rounds, given.attacks)
         return itertools.chain(crafting.measure(*options), crafting.measure_others(*options))

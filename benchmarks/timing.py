@@ -10,7 +10,7 @@ from typing import Any
 
 
 def alternate(
-    candidates: Mapping[str, Callable[[], Any]], rounds: int, warmup: int = 1
+    candidates: Mapping[str, Callable[[], Any]], rounds: int, warmup: int = 1, pause: float = 0
 ) -> dict[str, list[float]]:
     """Calls every candidate once a round, forwards and backwards by turns.
 
@@ -18,6 +18,7 @@ def alternate(
         candidates: What to time, by name; a call returns when its work is done.
         rounds: Timed calls of each.
         warmup: Rounds before these.
+        pause: Seconds without work before each call.
 
     Returns:
         Seconds of each timed call, by name.
@@ -26,6 +27,7 @@ def alternate(
     for number in range(warmup + rounds):
         names = list(candidates)
         for name in names if number % 2 == 0 else reversed(names):
+            time.sleep(pause)
             start = time.perf_counter()
             candidates[name]()
             elapsed = time.perf_counter() - start

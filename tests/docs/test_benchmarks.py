@@ -7,7 +7,60 @@ import sys
 
 import pytest
 
-SPEED = pathlib.Path(__file__).parents[2] / "benchmarks" / "speed.py"
+BENCHMARKS = pathlib.Path(__file__).parents[2] / "benchmarks"
+SPEED = BENCHMARKS / "speed.py"
+
+
+def peer(command):
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import turns
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    return turns.Peer(command, {"PYTHONPATH": str(BENCHMARKS)})
+
+
+def served(step):
+    """A process whose step is a Python expression."""
+    return peer(
+        [sys.executable, "-c", f"import turns; turns.serve(lambda: (lambda: {step}, {{'x': 1}}))"]
+    )
+
+
+def test_a_peer_takes_one_step_a_call_after_its_first(tmp_path):
+    trace = tmp_path / "trace"
+    with served(f"open({str(trace)!r}, 'a').write('.') and print('not an answer')") as running:
+        assert running.facts["x"] == 1
+        assert running.facts["first_step_s"] >= 0
+        for steps in (2, 3):
+            running()
+            assert trace.read_text() == "." * steps
+
+
+def test_a_peer_without_a_step_says_why(tmp_path):
+    with served("int('one\\ntwo')") as broken:
+        assert broken.facts["error"].startswith("ValueError: invalid literal")
+    with peer([sys.executable, "-c", "raise SystemExit(3)"]) as ended:
+        assert ended.facts == {"error": "the process ended with exit status 3"}
+    with peer([str(tmp_path / "no-python")]) as missing:
+        assert "no-python" in missing.facts["error"]
+
+
+@pytest.mark.slow
+def test_peers_measures_our_step_and_says_how_to_get_pytorch(tmp_path):
+    bare = tmp_path / "python"  # Without installed packages, whatever this environment has.
+    bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+    bare.chmod(0o755)
+    options = f"--only peers --torch-python {bare} --batch-sizes 2 --rounds 1 --out {tmp_path}"
+    subprocess.run([sys.executable, str(SPEED), *options.split()], check=True, capture_output=True)
+    ours, *others = json.loads((tmp_path / "speed.json").read_text())["peers"]
+    assert ours["step"] == "parl_tf, unprotected"
+    assert ours["ours_over_it"] == 1
+    assert ours["median_ms"] > 0
+    assert len(others) == 3
+    for row in others:
+        assert "pip install torch" in row["error"]
+        assert "median_ms" not in row
 
 
 @pytest.mark.slow
