@@ -1,4 +1,4 @@
-"""Every timing that docs/performance.md speaks of, side by side.
+"""Every timing that benchmarks/results.md speaks of, side by side.
 
     python benchmarks/speed.py --out runs/speed
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from parl_tf.runtime.onednn import ONEDNN, uses_onednn
+
 if TYPE_CHECKING:  # reading results must not wait for TensorFlow
     import keras
 
@@ -33,9 +35,13 @@ def weights_fingerprint(model: "keras.Model") -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of this package and of the packages that numerical results depend on."""
+    """Versions of this package and of the packages that numerical results depend on.
+
+    "oneDNN" is "on" or "off": whether TensorFlow uses its kernels in this process.
+    """
     packages = ("parl_tf", "tensorflow", "keras", "numpy", "cleverhans")
-    return {package: metadata.version(package) for package in packages}
+    found = {package: metadata.version(package) for package in packages}
+    return {**found, ONEDNN: "on" if uses_onednn() else "off"}
 
 
 @functools.cache

@@ -25,6 +25,7 @@ from parl_tf.errors import (
     UnreadableFileError,
 )
 from parl_tf.runtime.backend import check_backend
+from parl_tf.runtime.onednn import prefer_onednn
 
 USAGE, MISSING = 2, 3  # exit statuses besides 0 (success) and 1 (any other error)
 
@@ -199,8 +200,10 @@ def start_tensorflow(deterministic: bool = False) -> None:
     """Imports TensorFlow, and hides what its native code writes to standard error meanwhile.
 
     It describes its build and the absence of a GPU in several lines before any of its settings
-    takes effect. If the import fails, these lines are printed after all.
+    takes effect. If the import fails, these lines are printed after all. oneDNN's kernels are used
+    unless the user has decided otherwise.
     """
+    prefer_onednn()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.stderr.flush()
     standard_error = os.dup(2)

@@ -44,8 +44,8 @@ def parser() -> argparse.ArgumentParser:
         type=positive_int,
         default=1,
         metavar="N",
-        help="jobs at a time; each keeps to its share of the cores. Another N is another number "
-        "of threads, with which --deterministic may give other bits",
+        help="jobs at a time, default: 1; each keeps to its share of the cores. Another N is "
+        "another number of threads, which rounds otherwise",
     )
     tool.add_argument(
         "--list",

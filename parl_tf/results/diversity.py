@@ -35,7 +35,7 @@ class DiversityRecord:
             member's loss gradient of that shape, scaled to a largest absolute entry of 1.
         seed: Seed of the attack's random draws.
         seconds: Wall time.
-        versions: Versions of the packages.
+        versions: Versions of the packages, and whether oneDNN's kernels were used.
 
     Example:
         >>> measured.target.name, np.shape(measured.transfer)

@@ -81,7 +81,7 @@ class Record:
             surrogate.
         data: Description of the images: their own `fingerprint`, `num_examples`, and, where known,
             name and fingerprint of the data set and how they were drawn.
-        versions: Versions of the packages.
+        versions: Versions of the packages, and whether oneDNN's kernels were used.
 
     Example:
         >>> clean, fgsm, pgd = records

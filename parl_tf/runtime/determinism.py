@@ -10,9 +10,9 @@ _enabled = False
 def enable_determinism() -> None:
     """Makes training, attacks and all other computations reproducible bit for bit.
 
-    This holds on one machine with one number of threads and one version of every package. Seeds
-    must still be given. It applies to the whole process and cannot be undone. Training becomes
-    somewhat slower (see docs/reliability.md).
+    This holds on one machine with one number of threads, one version of every package, and oneDNN's
+    kernels either on or off. Seeds must still be given. It applies to the whole process and cannot
+    be undone. Training becomes somewhat slower (see docs/reliability.md).
 
     TensorFlow's `enable_op_determinism`, which is called here, leaves two gaps. A sum of three or
     more tensors starts with the first one whose memory may be reused, so its rounding depends on

@@ -9,7 +9,8 @@ from typing import Any
 import keras
 
 from parl_tf.defences.base import Ensemble
-from parl_tf.errors import MissingFileError, UnreadableFileError
+from parl_tf.errors import InputError, MissingFileError, UnreadableFileError
+from parl_tf.runtime.onednn import ONEDNN, how_to_use_onednn
 from parl_tf.training.config import RunConfig
 from parl_tf.training.folders import (
     check_checkpoint,
@@ -57,6 +58,10 @@ def continue_run(folder: str | os.PathLike, config: RunConfig) -> tuple[Ensemble
     Returns:
         The ensemble, compiled as before, and the number of epochs that it has been trained for;
         None if there is nothing to continue.
+
+    Raises:
+        InputError: The run is deterministic, and was started with oneDNN's kernels on where they
+            are off now, or the reverse.
     """
     folder = pathlib.Path(folder)
     checkpoints = find_checkpoints(folder)
@@ -73,6 +78,8 @@ def continue_run(folder: str | os.PathLike, config: RunConfig) -> tuple[Ensemble
             " and ".join(others),
         )
         return None
+    if config.deterministic:
+        _check_rounding(folder, stored.versions.get(ONEDNN), config.versions.get(ONEDNN))
     for epochs in sorted(checkpoints, reverse=True):
         try:
             check_checkpoint(checkpoints[epochs])
@@ -90,6 +97,16 @@ def continue_run(folder: str | os.PathLike, config: RunConfig) -> tuple[Ensemble
             return ensemble, epochs
     _log.warning("%s: none of its checkpoints can be continued.", folder)
     return None
+
+
+def _check_rounding(folder: pathlib.Path, stored: str | None, current: str | None) -> None:
+    """Raises if oneDNN's kernels, which round otherwise, are known to be used in one run only."""
+    if stored and current and stored != current:
+        raise InputError(
+            f"Expected oneDNN's kernels {stored}, as {folder} was started with them so and is to "
+            f"be reproducible bit for bit. Received: {current}. To continue, "
+            f"{how_to_use_onednn(stored)}."
+        )
 
 
 def _read_ensemble(file: pathlib.Path) -> Ensemble:

@@ -94,7 +94,8 @@ class RunConfig:
         dataset: The data that it is trained on.
         deterministic: Whether it is reproducible bit for bit.
         devices: Number of devices that it is trained on.
-        versions: Versions of this package and of the packages that numerical results depend on.
+        versions: Versions of this package and of the packages that numerical results depend on,
+            and whether oneDNN's kernels were used.
         commit: Commit of the checkout of this package, followed by "-dirty" if tracked files were
             changed; None for an installed package, or if unknown.
 

@@ -42,7 +42,8 @@ def resume(
         ExistingRunError: The run is finished, another process is using it, or none of its
             checkpoints can be continued.
         InputError: The data differ from those it was started on; determinism is enabled in this
-            process but was not for the run; or it was for the run and can no longer be enabled.
+            process but was not for the run; or it was for the run, and can no longer be enabled, or
+            oneDNN's kernels are on in this process and were off in that of the run, or the reverse.
         MissingFileError: The run folder, the prepared data or the model that the run started from
             is missing.
         UnreadableFileError: The configuration in the folder cannot be used.

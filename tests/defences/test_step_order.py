@@ -5,9 +5,10 @@ import functools
 import pytest
 import tensorflow as tf
 from harness.marks import slow_except
-from harness.networks import examples, plain_network, residual_network
+from harness.networks import examples, logits_loss, plain_network, residual_network
 from test_defences import make
 
+import parl_tf
 from parl_tf.defences import METHODS
 
 
@@ -80,6 +81,7 @@ def uses_in_no_order(graph):
 )
 def test_a_step_reads_a_variable_before_or_after_it_writes_it(method, network, crafting, tmp_path):
     ensemble = make(method, network=network, adversarial_training=crafting)
+    ensemble.compile(parl_tf.FusedAdam(), logits_loss(), jit_compile=False)  # as the tools do
     ensemble.optimizer.build(ensemble.trainable_variables)
     step = tf.function(lambda images, labels: ensemble.train_step((images, labels)))
     batch = [tf.constant(part) for part in examples(6)]

@@ -34,7 +34,7 @@ method, seed, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 members = [NETWORKS["resnet8"](10, seed=seed + index) for index in range(3)]
 moving = dict(adversarial_training={"num_steps": 2}) if method == "parl" else {}
 ensemble = METHODS[method](members, seed=seed, **moving)
-ensemble.compile(optimizer=keras.optimizers.Adam(), loss=logits_loss())
+ensemble.compile(optimizer=parl_tf.FusedAdam(), loss=logits_loss())
 draw = np.random.default_rng(0)
 images, labels = draw.random((32, 32, 32, 3), dtype=np.float32), draw.integers(0, 10, 32)
 if method == "dverge":
@@ -87,17 +87,19 @@ def lines_of(process):
 
 
 @pytest.mark.slow
-def test_on_a_busy_machine_every_repetition_and_process_has_the_same_bits():
+@pytest.mark.parametrize("onednn", ["1", "0"])
+def test_on_a_busy_machine_every_repetition_and_process_has_the_same_bits(onednn):
+    chosen = {"TF_ENABLE_ONEDNN_OPTS": onednn}
     # With several operations at a time 20 of 30 repetitions differed; with the graph optimizer
     # on, so did each of three processes.
     with busy_machine():
-        same = [begin(REPETITIONS, "parl", 0, 12) for _ in range(2)]
+        same = [begin(REPETITIONS, "parl", 0, 12, **chosen) for _ in range(2)]
         # What the environment says of threads does not undo it.
-        same.append(begin(REPETITIONS, "parl", 0, 2, TF_NUM_INTEROP_THREADS="4"))
+        same.append(begin(REPETITIONS, "parl", 0, 2, TF_NUM_INTEROP_THREADS="4", **chosen))
         hashes = [line for process in same for line in lines_of(process)]
     assert len(hashes) == 12 + 12 + 2
     assert len(set(hashes)) == 1
-    assert lines_of(begin(REPETITIONS, "parl", 5, 1)) != hashes[:1]
+    assert lines_of(begin(REPETITIONS, "parl", 5, 1, **chosen)) != hashes[:1]
 
 
 @pytest.mark.slow

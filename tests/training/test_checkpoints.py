@@ -7,6 +7,7 @@ from harness.networks import examples, logits_loss, plain_network
 from harness.run_configs import run_config
 
 import parl_tf
+from parl_tf.errors import InputError
 from parl_tf.files import sha256_of, write_json
 from parl_tf.training.checkpoints import Checkpoints, continue_run
 from parl_tf.training.folders import begin_run, find_checkpoints, finish_run, save_checkpoint
@@ -100,6 +101,33 @@ def test_other_versions_are_a_warning(run, caplog):
     write_json(run / "config.json", other.to_json())
     assert continue_run(run, CONFIG)[1] == 1
     assert "other versions: {'keras': '3.12.0'}, now {'keras': '3.15.1'}" in caplog.text
+
+
+def rounded(onednn, deterministic=True):
+    versions = {"keras": "3.15.1", **({"oneDNN": onednn} if onednn else {})}
+    return dataclasses.replace(CONFIG, versions=versions, deterministic=deterministic)
+
+
+@pytest.mark.parametrize(("before", "now", "number"), [("on", "off", 1), ("off", "on", 0)])
+def test_a_deterministic_run_is_not_continued_where_onednn_rounds_otherwise(
+    run, before, now, number
+):
+    write_json(run / "config.json", rounded(before).to_json())
+    with pytest.raises(InputError) as error:
+        continue_run(run, rounded(now))
+    assert f"Expected oneDNN's kernels {before}" in str(error.value)
+    assert f"Received: {now}. To continue, set TF_ENABLE_ONEDNN_OPTS={number}" in str(error.value)
+    assert list(find_checkpoints(run)) == [1]
+    assert continue_run(run, rounded(before))[1] == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [(rounded(None), rounded("on")), (rounded("on", False), rounded("off", False))],
+)
+def test_other_runs_are_continued_whatever_onednn_does(run, before, now):
+    write_json(run / "config.json", before.to_json())
+    assert continue_run(run, now)[1] == 1
 
 
 def test_another_commit_or_none_is_continued_and_said(run, caplog):
