@@ -8,6 +8,10 @@ import keras
 import tensorflow as tf
 
 
+def _none(key: Any) -> None:
+    """Nothing, whatever is asked for."""
+
+
 @keras.saving.register_keras_serializable(package="parl_tf")
 class FusedAdam(keras.optimizers.Adam):
     """Keras's Adam, in one operation for each weight; Keras takes 39.
@@ -28,7 +32,7 @@ class FusedAdam(keras.optimizers.Adam):
     """
 
     _moments_of: Callable[[Any], Any]
-    _powers_of: Callable[[tf.DType], list[tf.Tensor] | None]
+    _powers_of: Callable[[tf.DType], list[tf.Tensor] | None] = staticmethod(_none)
 
     def add_optimizer_variables(self, trainable_variables: Any, name: Any, *options: Any) -> Any:
         """As Keras's, which `build` calls for the moments."""
@@ -56,7 +60,7 @@ class FusedAdam(keras.optimizers.Adam):
         try:
             super().apply(grads, trainable_variables)
         finally:
-            del self._powers_of
+            self._powers_of = _none  # on several devices each replica comes here
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """As Keras's, on one weight."""

@@ -72,6 +72,11 @@ CASES = {
     "unprotected, adversarially": {"adversarial_training": {"num_steps": 2, "batch_norm": "batch"}},
     "parl, adversarially": {"num_layers": 2, "adversarial_training": {"num_steps": 2}},
     "unprotected, with metrics": {"compiling": {"metrics": ["accuracy"]}},
+    "unprotected, with Adam": {
+        "compiling": {  # made in the scope
+            "optimizer": {"class_name": "parl_tf>FusedAdam", "config": {"learning_rate": 0.01}}
+        }
+    },
 }
 assert {case.split()[0].strip(",") for case in CASES} == set(METHODS)
 shared = {}
