@@ -211,7 +211,7 @@ def output_of(process):
 
 @pytest.mark.slow
 def test_every_method_trains_on_two_devices_as_on_one():
-    assert output_of(begin(TRAIN)).count("is the same on two devices") == 13
+    assert output_of(begin(TRAIN)).count("is the same on two devices") == 14
 
 
 @pytest.mark.slow
