@@ -18,7 +18,6 @@ from parl_tf.errors import DivergedError, InputError
 from parl_tf.training.divergence import StopWhenDiverged
 
 BATCH = 4
-XLA = pytest.mark.parametrize("jit_compile", [False, True], ids=["no XLA", "XLA"])
 OFTEN_XLA = pytest.mark.parametrize(
     "jit_compile",
     [pytest.param(False, id="no XLA"), pytest.param(True, id="XLA", marks=pytest.mark.slow)],
@@ -152,7 +151,7 @@ def spoiled(fault, count=3 * BATCH):
 FAULTS = ["0 to 255", "-1 to 1", "nan", "labels from 1"]
 
 
-@FED
+@pytest.mark.parametrize("feed", slow_except(FEEDS, "data set", "PyTorch"))
 @pytest.mark.parametrize(
     "fault",
     [
@@ -188,7 +187,7 @@ def test_whatever_the_mode(mode):
         ensemble_of(compiled=mode).fit(batches_of(images, labels), verbose=0, shuffle=False)
 
 
-@XLA
+@OFTEN_XLA
 @pytest.mark.parametrize("fault", FAULTS)
 def test_adversarial_training_does_not_project_what_is_no_image(fault, jit_compile):
     images, labels, expected = spoiled(fault, count=BATCH)
@@ -491,7 +490,7 @@ def test_a_checked_training_is_bit_for_bit_that_of_its_batches(pairs, jit_compil
     np.testing.assert_array_equal(keras.tree.flatten(ours)[0], keras.tree.flatten(theirs)[0])
 
 
-@pytest.mark.parametrize("feed", slow_except(FEEDS, "arrays", "data set", "generator", "PyDataset"))
+@pytest.mark.parametrize("feed", slow_except(FEEDS, "data set"))
 def test_a_loss_that_diverges_on_valid_batches_is_put_down_to_the_rate(feed):
     images, labels = examples(3 * BATCH)
     compiled = {"optimizer": keras.optimizers.SGD(1e30), "jit_compile": True}

@@ -64,7 +64,7 @@ def assert_same_training(method, feed, images, labels, jit_compile=False):
     ("method", "feed", "dtype"),
     [
         pytest.param("gal", "data set", "float64", marks=pytest.mark.slow),
-        ("gal", "PyDataset", "float16"),
+        pytest.param("gal", "PyDataset", "float16", marks=pytest.mark.slow),
         ("parl", "generator", "float16"),
         pytest.param("gal", "data set", "float16", marks=pytest.mark.slow),
         pytest.param("gal", "generator", "float64", marks=pytest.mark.slow),

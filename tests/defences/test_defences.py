@@ -48,7 +48,7 @@ def compiled(ensemble, **options):
     return ensemble
 
 
-@pytest.mark.parametrize("method", slow_except(METHODS, "unprotected", "adp", "parl"))
+@pytest.mark.parametrize("method", slow_except(METHODS, "parl"))
 @pytest.mark.parametrize(
     ("num_members", "network"),
     [(2, residual_network), pytest.param(4, plain_network, marks=pytest.mark.slow)],
@@ -77,7 +77,7 @@ def test_two_epochs_on_digits_lower_the_loss_and_report_every_term(method, num_m
         assert history[name][0] != 0, name
 
 
-@pytest.mark.parametrize("method", EACH_METHOD)
+@pytest.mark.parametrize("method", slow_except(METHODS, "dverge", "guardian", "parl"))
 def test_adversarial_training_composes(method):
     images, labels = examples(12)
     options = {"num_steps": 2, "against": "ensemble"}
@@ -99,7 +99,7 @@ def half_precision(request):
     keras.config.set_dtype_policy("float32")
 
 
-@pytest.mark.parametrize("method", slow_except(METHODS, "unprotected", "dverge", "parl"))
+@pytest.mark.parametrize("method", slow_except(METHODS, "parl"))
 def test_mixed_precision_trains_to_nearly_the_same(method, half_precision):
     images, labels = examples(12)
     half = make(method, compiling=EAGER)
@@ -135,7 +135,7 @@ def test_what_was_saved_in_half_precision_scales_its_loss_wherever_it_is_compile
     assert (loaded.trainable_variables[0].numpy() != before).any()
 
 
-@pytest.mark.parametrize("method", slow_except(METHODS, "unprotected", "dverge"))
+@pytest.mark.parametrize("method", slow_except(METHODS, "unprotected"))
 def test_several_steps_an_execution_are_the_same_steps(method):
     images, labels = examples(20)
     ensembles = [
@@ -248,7 +248,7 @@ def test_a_step_follows_its_objective_through_batch_normalisation(method, float6
         assert (values[0] - values[1]) / 2e-5 == pytest.approx(derivative, rel=1e-5)
 
 
-@pytest.mark.parametrize("method", slow_except(METHODS, "adp", "dverge", "parl"))
+@pytest.mark.parametrize("method", slow_except(METHODS, "parl"))
 def test_saved_and_loaded_it_continues_bit_for_bit(method, tmp_path):
     images, labels = examples(16)
     ensemble = make(method, compiling=EAGER)

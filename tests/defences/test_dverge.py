@@ -60,7 +60,7 @@ def cross_entropy(member, images, labels):
 
 
 @pytest.mark.parametrize("mode", ["batch", "moving"])
-@pytest.mark.parametrize("layer", slow_except([2, 3, 4], 2, 4))
+@pytest.mark.parametrize("layer", slow_except([2, 3, 4], 4))
 def test_distilled_images_are_those_of_a_plain_loop(float64, layer, mode):
     ensemble = ensemble_of(residual_network, 3, distillation_batch_norm=mode)
     images, partners, labels = batch()
@@ -283,7 +283,10 @@ def batch_norms(network):
     return [x for x in network.layers if isinstance(x, keras.layers.BatchNormalization)]
 
 
-@pytest.mark.parametrize(("layer", "xla"), [(1, False), (2, False), (4, False), (2, True)])
+@pytest.mark.parametrize(
+    ("layer", "xla"),
+    slow_except([(1, False), (2, False), (4, False), (2, True)], (1, False), (4, False)),
+)
 def test_distillation_can_move_the_moving_statistics_as_a_plain_loop_does(float64, layer, xla):
     ensemble = ensemble_of(residual_network, 2, distillation_moves_statistics=True, num_steps=3)
     images, partners, labels = batch()

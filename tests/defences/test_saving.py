@@ -19,7 +19,7 @@ def options(method):
     return {"num_layers": 2} if method in ("parl", "guardian") else {}
 
 
-@pytest.mark.parametrize("method", slow_except(METHODS, "unprotected", "parl"))
+@pytest.mark.parametrize("method", slow_except(METHODS, "parl"))
 def test_exported_it_answers_as_before_whatever_the_batch(method, tmp_path):
     members = [residual_network(0), residual_network(1)]
     ensemble = METHODS[method](members, **options(method))
@@ -149,11 +149,11 @@ def pickled(ensemble, folder):
 @pytest.mark.parametrize(
     "way",
     [
-        saved_by_function,
+        pytest.param(saved_by_function, marks=pytest.mark.slow),
         saved_as_folder,
-        saved_over,
+        pytest.param(saved_over, marks=pytest.mark.slow),
         loaded_as_weights,
-        saved_as_weights_by_function,
+        pytest.param(saved_as_weights_by_function, marks=pytest.mark.slow),
         saved_in_shards,
         pickled,
         lambda ensemble, folder: copy.deepcopy(ensemble),

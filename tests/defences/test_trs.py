@@ -115,7 +115,7 @@ def test_the_weighted_smoothness_is_what_the_loss_holds(float64):
 @pytest.mark.parametrize(
     "compiled",
     [
-        pytest.param({}, id="graph"),
+        pytest.param({}, id="graph", marks=pytest.mark.slow),
         pytest.param({"jit_compile": True}, id="xla", marks=pytest.mark.slow),
         pytest.param({"run_eagerly": True}, id="eager"),
         pytest.param({"steps_per_execution": 2}, id="two steps", marks=pytest.mark.slow),

@@ -421,6 +421,7 @@ print(json.dumps({"outputs": outputs, "imported": imported}))
 """
 
 
+@pytest.mark.slow
 def test_a_saved_network_needs_nothing_of_this_package(tmp_path):
     model = small_resnet20(normalization="cifar10", num_exposed=2)
     model.save(tmp_path / "network.keras")

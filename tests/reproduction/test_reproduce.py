@@ -157,6 +157,7 @@ def test_a_dry_run_estimates_and_does_nothing(grid, tmp_path, capsys):
     assert "in total on two CPU cores" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_is_named_with_what_it_said(grid, tmp_path, capsys):
     grid.write_text(GRID.replace("--num-layers 3", "--tap nothing"))
     out = tmp_path / "out"

@@ -165,6 +165,7 @@ def deterministic_tools():
     return found
 
 
+@pytest.mark.slow
 def test_every_tool_and_resume_run_one_operation_at_a_time(tmp_path):
     assert deterministic_tools() == set(REQUIRED)
     begun = begin_run(tmp_path / "run", deterministic_config(devices=2))
@@ -176,6 +177,7 @@ def test_every_tool_and_resume_run_one_operation_at_a_time(tmp_path):
     assert found == {key: ["1 True deterministic"] for key in processes}
 
 
+@pytest.mark.slow
 def test_without_being_asked_for_nothing_is_changed():
     name = "parl_tf.cli.attack"
     assert lines_of(begin(TOOL, name, *REQUIRED[name])) == ["0 False varies"]

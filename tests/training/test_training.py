@@ -122,6 +122,7 @@ def test_diversity_is_measured_without_validation_images_too(tmp_path, small_net
     assert row["val_loss"] is None
 
 
+@pytest.mark.slow
 def test_dverge_trains_its_start_first_and_says_so(tmp_path, tiny_networks, caplog):
     out = tmp_path / "run"
     recipe = recipe_for("dverge", **SHORT)
