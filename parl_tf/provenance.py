@@ -5,12 +5,13 @@ import hashlib
 import os
 import pathlib
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from parl_tf.runtime.onednn import ONEDNN, uses_onednn
+from parl_tf.runtime.onednn import ONEDNN, onednn_state
 
 if TYPE_CHECKING:  # reading results must not wait for TensorFlow
     import keras
@@ -41,7 +42,15 @@ def versions() -> dict[str, str]:
     """
     packages = ("parl_tf", "tensorflow", "keras", "numpy", "cleverhans")
     found = {package: metadata.version(package) for package in packages}
-    return {**found, ONEDNN: "on" if uses_onednn() else "off"}
+    return {**found, ONEDNN: onednn_state()}
+
+
+def are_same_versions(recorded: object, current: Mapping[str, str]) -> bool:
+    """Whether recorded versions are the current ones, as far as they were recorded.
+
+    What an earlier version of this package wrote does not say whether oneDNN was used.
+    """
+    return isinstance(recorded, Mapping) and recorded.items() <= current.items()
 
 
 @functools.cache

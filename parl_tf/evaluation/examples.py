@@ -14,6 +14,7 @@ from parl_tf.attacks.base import TOLERANCE, Attack
 from parl_tf.data.examples import Split
 from parl_tf.errors import ExistingRunError, InputError, MissingFileError, UnreadableFileError
 from parl_tf.files import sha256_of, write_json
+from parl_tf.provenance import are_same_versions
 from parl_tf.results.files import checksum, read_document
 from parl_tf.results.keys import AttackKey
 from parl_tf.results.records import FORMAT, ModelCard
@@ -88,6 +89,8 @@ class ExampleWriter:
         self._open: Any = None
         if (self._folder / _INDEX).exists():
             common_there, sets = read_examples(self._folder)
+            if are_same_versions(common_there["versions"], self._common["versions"]):
+                self._common["versions"] = common_there["versions"]  # an older folder has fewer
             if common_there != json.loads(json.dumps(self._common)):
                 raise ExistingRunError(
                     f"{folder} holds examples of another evaluation. Expected a new folder."

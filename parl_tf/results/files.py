@@ -9,8 +9,10 @@ from typing import Any
 
 from parl_tf.errors import ExistingRunError, InputError, MissingFileError, UnreadableFileError
 from parl_tf.files import write_json
+from parl_tf.provenance import are_same_versions
 from parl_tf.results.keys import RecordKey
 from parl_tf.results.records import FORMAT, Record, from_json, to_json
+from parl_tf.runtime.onednn import ONEDNN, how_to_use_onednn
 
 
 def check_can_write(path: str | os.PathLike) -> None:
@@ -111,8 +113,8 @@ def _records_of(document: Mapping[str, Any], path: str | os.PathLike) -> list[Re
 class ResultStore:
     """Records of one evaluation, saved to a file as they are added.
 
-    An existing file must have the same plan, or one with fewer targets. The evaluation then
-    continues where it stopped.
+    An existing file must have the same plan, or one with fewer targets or versions. The evaluation
+    then continues where it stopped, with the versions of that plan.
 
     Args:
         path: The file; None to keep records in memory only.
@@ -172,14 +174,29 @@ class ResultStore:
         return to_document(self.records, self._plan, self.finished)
 
     def _compare(self, found: Any) -> None:
-        """Raises unless the file's plan is the same, or has fewer targets."""
+        """Raises unless the file's plan is the same, or has fewer targets or versions.
+
+        Versions that an older file lacks are taken out of the plan.
+        """
         found = dict(found) if isinstance(found, dict) else {}
         names = sorted(set(self._plan) | set(found))
         for name in names:
             there, here = found.get(name), self._plan.get(name)
             added = name == "targets" and isinstance(there, dict) and there.items() <= here.items()
-            if there != here and not added:
+            if name == "versions" and there and are_same_versions(there, here or {}):
+                self._plan[name] = there
+            elif there != here and not added:
                 raise ExistingRunError(
                     f"{self._path} holds another evaluation: its {name} is {there!r}, here it is "
-                    f"{here!r}. Expected a new file; nothing was changed."
+                    f"{here!r}. Expected a new file; nothing was changed.{_way_out(there, here)}"
                 )
+
+
+def _way_out(there: Any, here: Any) -> str:
+    """How to continue a file whose versions differ in oneDNN alone."""
+    if not isinstance(there, dict) or not isinstance(here, dict):
+        return ""
+    state = there.get(ONEDNN)
+    if state not in ("on", "off") or {**here, ONEDNN: state} != there:
+        return ""
+    return f" To continue it, {how_to_use_onednn(state)}."

@@ -2,6 +2,9 @@
 
 import os
 import platform
+from collections.abc import Mapping
+
+from parl_tf.errors import InputError
 
 ONEDNN = "oneDNN"
 """Its key among the versions of a run or a record; the values are "on" and "off"."""
@@ -25,6 +28,31 @@ def uses_onednn() -> bool:
     from tensorflow.python.util import _pywrap_util_port
 
     return bool(_pywrap_util_port.IsMklEnabled())
+
+
+def onednn_state() -> str:
+    """What runs and records say of oneDNN's kernels in this process: "on" or "off"."""
+    return "on" if uses_onednn() else "off"
+
+
+def check_rounding(run: str | os.PathLike, versions: Mapping[str, str]) -> None:
+    """Raises unless oneDNN's kernels, which round otherwise, are as a deterministic run had them.
+
+    Args:
+        run: The run folder.
+        versions: The versions in its configuration. Those of an older run do not say which kernels
+            it had; any are accepted for it.
+
+    Raises:
+        InputError: The kernels differ; the message says how to go on.
+    """
+    stored, current = versions.get(ONEDNN), onednn_state()
+    if stored is not None and stored != current:
+        raise InputError(
+            f"Expected oneDNN's kernels {stored}, as {run} was started with them so and is to be "
+            f"reproducible bit for bit. Received: {current}. To continue, "
+            f"{how_to_use_onednn(stored)}."
+        )
 
 
 def how_to_use_onednn(wanted: str) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 import keras
 
 from parl_tf.defences.base import Ensemble
-from parl_tf.errors import InputError, MissingFileError, UnreadableFileError
-from parl_tf.runtime.onednn import ONEDNN, how_to_use_onednn
+from parl_tf.errors import MissingFileError, UnreadableFileError
+from parl_tf.provenance import are_same_versions
+from parl_tf.runtime.onednn import check_rounding
 from parl_tf.training.config import RunConfig
 from parl_tf.training.folders import (
     check_checkpoint,
@@ -79,7 +80,7 @@ def continue_run(folder: str | os.PathLike, config: RunConfig) -> tuple[Ensemble
         )
         return None
     if config.deterministic:
-        _check_rounding(folder, stored.versions.get(ONEDNN), config.versions.get(ONEDNN))
+        check_rounding(folder, stored.versions)
     for epochs in sorted(checkpoints, reverse=True):
         try:
             check_checkpoint(checkpoints[epochs])
@@ -89,7 +90,7 @@ def continue_run(folder: str | os.PathLike, config: RunConfig) -> tuple[Ensemble
             _log.warning("%s: cannot continue after epoch %d. %s", folder, epochs, error)
         else:
             versions = dict(stored.versions), dict(config.versions)
-            if versions[0] != versions[1]:
+            if not are_same_versions(*versions):
                 _log.warning("%s was started with other versions: %s, now %s.", folder, *versions)
             elif stored.commit != config.commit:
                 commits = stored.commit or "unknown", config.commit or "unknown"
@@ -97,16 +98,6 @@ def continue_run(folder: str | os.PathLike, config: RunConfig) -> tuple[Ensemble
             return ensemble, epochs
     _log.warning("%s: none of its checkpoints can be continued.", folder)
     return None
-
-
-def _check_rounding(folder: pathlib.Path, stored: str | None, current: str | None) -> None:
-    """Raises if oneDNN's kernels, which round otherwise, are known to be used in one run only."""
-    if stored and current and stored != current:
-        raise InputError(
-            f"Expected oneDNN's kernels {stored}, as {folder} was started with them so and is to "
-            f"be reproducible bit for bit. Received: {current}. To continue, "
-            f"{how_to_use_onednn(stored)}."
-        )
 
 
 def _read_ensemble(file: pathlib.Path) -> Ensemble:

@@ -11,6 +11,7 @@ from parl_tf.defences.base import Ensemble
 from parl_tf.errors import ExistingRunError, InputError, UnreadableFileError
 from parl_tf.runtime.determinism import enable_determinism, is_deterministic
 from parl_tf.runtime.devices import spread_over
+from parl_tf.runtime.onednn import check_rounding
 from parl_tf.training.building import build_ensemble
 from parl_tf.training.config import RunConfig
 from parl_tf.training.fitting import train
@@ -110,8 +111,9 @@ def _resume(
 
 
 def _match_determinism(run: str | os.PathLike, config: RunConfig) -> None:
-    """Enables determinism if a run was started with it."""
+    """Enables determinism if a run was started with it, unless its bits cannot be had here."""
     if config.deterministic:
+        check_rounding(run, config.versions)
         enable_determinism()
     elif is_deterministic():
         raise InputError(

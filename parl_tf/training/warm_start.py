@@ -11,6 +11,7 @@ import keras
 from parl_tf.defences.base import Ensemble
 from parl_tf.errors import ExistingRunError, InputError, MissingFileError, UnreadableFileError
 from parl_tf.graphs.nodes import copy_weights
+from parl_tf.runtime.onednn import check_rounding
 from parl_tf.training.config import RunConfig, Start
 from parl_tf.training.folders import (
     MODEL,
@@ -83,6 +84,8 @@ def check_own_start(ensemble: Ensemble, folder: pathlib.Path, config: RunConfig)
     Raises:
         ExistingRunError: A finished one is of another training, or one has another network: a
             name may have meant another network in an earlier version.
+        InputError: It is deterministic, and was started with oneDNN's kernels on where they are
+            off now, or the reverse.
         MissingFileError: There is a model without a configuration.
         UnreadableFileError: A finished one cannot be read.
     """
@@ -104,6 +107,8 @@ def check_own_start(ensemble: Ensemble, folder: pathlib.Path, config: RunConfig)
             f"{folder} belongs to another training: its {others[0]} differs. "
             "Expected a new folder; nothing was changed."
         )
+    if found.deterministic and (finished or find_checkpoints(folder)):
+        check_rounding(folder, found.versions)
     start = read_model(folder / MODEL) if finished else _continued(folder)
     if start is not None and (difference := _first_difference(ensemble, start)):
         raise ExistingRunError(

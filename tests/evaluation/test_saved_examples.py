@@ -84,6 +84,25 @@ def comparable(records):
     return [dataclasses.replace(r, seconds=0.0, protocol="any", surrogate=None) for r in records]
 
 
+@pytest.mark.parametrize(
+    ("change", "is_taken"), [({}, True), ({"oneDNN": "other"}, False), ({"keras": "2"}, False)]
+)
+def test_a_folder_may_lack_versions_that_were_not_recorded_then(folder, change, is_taken):
+    def older(index):
+        del index["versions"]["oneDNN"]
+        index["versions"].update(change)
+
+    rewrite(folder, older)
+    before = json.loads((folder / "examples.json").read_text())
+    given = ({"single": TARGETS["single"]}, {}, CASES[2:])
+    if is_taken:
+        evaluate(*given, examples_out=folder)
+    else:
+        with pytest.raises(ExistingRunError, match="holds examples of another evaluation"):
+            evaluate(*given, examples_out=folder)
+    assert json.loads((folder / "examples.json").read_text()) == before
+
+
 def test_saved_examples_are_what_the_attack_returns(saved):
     folder, _ = saved
     common, sets = read_examples(folder)

@@ -38,6 +38,40 @@ def test_records_load_equal_in_their_order(path):
     assert [child.name for child in path.parent.iterdir()] == ["results.json"]
 
 
+VERSIONS = {"keras": "3.15.1", "oneDNN": "on"}
+
+
+@pytest.mark.parametrize(
+    ("there", "way_out"),
+    [
+        ({**VERSIONS, "oneDNN": "off"}, "To continue it, set TF_ENABLE_ONEDNN_OPTS=0 before"),
+        ({**VERSIONS, "keras": "3.12.0"}, ""),
+        ({**VERSIONS, "oneDNN": "off", "keras": "3.12.0"}, ""),
+        ({**VERSIONS, "numpy": "2.0.0"}, ""),
+    ],
+)
+def test_other_versions_are_refused_and_another_onednn_with_the_way_out(path, there, way_out):
+    write(path, to_document(RECORDS, {**PLAN, "versions": there}, False))
+    before = path.read_bytes()
+    with pytest.raises(ExistingRunError, match="its versions is .*nothing was changed") as refused:
+        ResultStore(path, {**PLAN, "versions": VERSIONS})
+    said = str(refused.value).split("nothing was changed.")[1].strip()
+    assert said.startswith(way_out)
+    assert bool(said) == bool(way_out)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_versions_that_an_older_file_lacks_are_not_asked_for(path, finished):
+    older = {**PLAN, "versions": {"keras": "3.15.1"}}
+    write(path, to_document(RECORDS, older, finished))
+    store = ResultStore(path, {**PLAN, "versions": VERSIONS})
+    assert store.finished == finished
+    assert store.records == RECORDS
+    store.put(RECORDS)
+    assert json.loads(path.read_text())["plan"] == older
+
+
 def test_the_folder_of_a_file_is_made_with_its_first_record(tmp_path):
     store = ResultStore(tmp_path / "new" / "deep" / "results.json", PLAN)
     assert not (tmp_path / "new").exists()

@@ -9,8 +9,12 @@ from harness.run_configs import run_config
 import parl_tf
 from parl_tf.errors import InputError
 from parl_tf.files import sha256_of, write_json
+from parl_tf.provenance import versions
+from parl_tf.runtime.determinism import is_deterministic
 from parl_tf.training.checkpoints import Checkpoints, continue_run
 from parl_tf.training.folders import begin_run, find_checkpoints, finish_run, save_checkpoint
+from parl_tf.training.resuming import resume
+from parl_tf.training.warm_start import check_own_start
 
 CONFIG = run_config(arguments={"shape": (1, 2)}, versions={"keras": "3.15.1"}, commit="f00d")
 HEADER, LINES = "epoch,loss\r\n", ["0,1.5\r\n", "1,1.25\r\n", "2,1.125\r\n"]
@@ -103,31 +107,47 @@ def test_other_versions_are_a_warning(run, caplog):
     assert "other versions: {'keras': '3.12.0'}, now {'keras': '3.15.1'}" in caplog.text
 
 
+HERE = versions()["oneDNN"]
+OTHER = {"on": "off", "off": "on"}[HERE]
+
+
 def rounded(onednn, deterministic=True):
     versions = {"keras": "3.15.1", **({"oneDNN": onednn} if onednn else {})}
     return dataclasses.replace(CONFIG, versions=versions, deterministic=deterministic)
 
 
-@pytest.mark.parametrize(("before", "now", "number"), [("on", "off", 1), ("off", "on", 0)])
-def test_a_deterministic_run_is_not_continued_where_onednn_rounds_otherwise(
-    run, before, now, number
-):
-    write_json(run / "config.json", rounded(before).to_json())
-    with pytest.raises(InputError) as error:
-        continue_run(run, rounded(now))
-    assert f"Expected oneDNN's kernels {before}" in str(error.value)
-    assert f"Received: {now}. To continue, set TF_ENABLE_ONEDNN_OPTS={number}" in str(error.value)
-    assert list(find_checkpoints(run)) == [1]
-    assert continue_run(run, rounded(before))[1] == 1
+def test_a_deterministic_run_is_not_continued_where_onednn_rounds_otherwise(run, ensemble):
+    write_json(run / "config.json", rounded(OTHER).to_json())
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    for refuses in (
+        lambda: continue_run(run, rounded(HERE)),
+        lambda: resume(run),  # before the data, which is not there
+        lambda: check_own_start(ensemble, run, dataclasses.replace(rounded(HERE), method="dverge")),
+    ):
+        with pytest.raises(InputError) as error:
+            refuses()
+        number = 1 if OTHER == "on" else 0
+        assert f"Expected oneDNN's kernels {OTHER}, as {run} was started" in str(error.value)
+        assert f"Received: {HERE}. To continue, set TF_ENABLE_ONEDNN_OPTS={number}" in str(
+            error.value
+        )
+    assert not is_deterministic()
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
-@pytest.mark.parametrize(
-    ("before", "now"),
-    [(rounded(None), rounded("on")), (rounded("on", False), rounded("off", False))],
-)
-def test_other_runs_are_continued_whatever_onednn_does(run, before, now):
+def test_a_deterministic_run_is_continued_where_onednn_rounds_the_same(run, ensemble):
+    write_json(run / "config.json", rounded(HERE).to_json())
+    check_own_start(ensemble, run, dataclasses.replace(rounded(HERE), method="dverge"))
+    assert continue_run(run, rounded(HERE))[1] == 1
+
+
+@pytest.mark.parametrize("before", [rounded(None), rounded(OTHER, deterministic=False)])
+def test_other_runs_are_continued_whatever_onednn_does(run, ensemble, before, caplog):
     write_json(run / "config.json", before.to_json())
+    now = dataclasses.replace(before, versions=rounded(HERE).versions)
+    check_own_start(ensemble, run, dataclasses.replace(now, method="dverge"))
     assert continue_run(run, now)[1] == 1
+    assert ("started with other versions" in caplog.text) == ("oneDNN" in before.versions)
 
 
 def test_another_commit_or_none_is_continued_and_said(run, caplog):
