@@ -2,7 +2,6 @@
 
 import pathlib
 import shlex
-import sys
 import time
 from collections.abc import Sequence
 
@@ -86,7 +85,3 @@ methods compare. Next:
 def _say(text: str) -> int:
     """Prints the next step at once; returns an exit status."""
     return run(lambda: print(f"\n== {text}"), print_json=False, tensorflow=False)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
