@@ -98,6 +98,19 @@ for case in CASES:
             theirs.numpy(), ours.numpy(), atol=1e-9, err_msg=f"{case}: {ours.path}"
         )
     print(case, "is the same on two devices")
+with spread_over(2):
+    fused = compiled(compiling={"optimizer": parl_tf.FusedAdam()})
+    step = tf.function(lambda: fused.distribute_strategy.run(
+        fused.train_step, [(tf.constant(SPLIT.images, tf.float64), tf.constant(SPLIT.labels))]
+    ))
+    graph = step.get_concrete_function().graph
+kinds = [operation.type for operation in graph.get_operations()]
+for name in graph.as_graph_def().library.function:
+    kinds += [node.op for node in name.node_def]
+assert kinds.count("ResourceApplyAdam") == 2 * len(fused.trainable_variables), kinds.count(
+    "ResourceApplyAdam"
+)
+print("every weight's update is fused on two devices")
 """
 REFUSED = """
 def refused(expected, batch_size=16, **options):

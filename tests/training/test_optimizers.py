@@ -45,6 +45,7 @@ def updated(optimizer, dtype="float32", compiled=False):
         {},
         {"beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-3},
         {"beta_1": 0.0},
+        {"beta_2": 0.0},
         {"amsgrad": True},
         {"weight_decay": 0.1},
         {"clipvalue": 0.5},
@@ -67,6 +68,13 @@ def test_updates_are_those_of_keras(options, dtype, bound):
     for one, other, start in zip(found, expected, variables(dtype), strict=True):
         assert not np.array_equal(other, start)
         np.testing.assert_allclose(one, other, rtol=bound, atol=STEPS * bound)
+
+
+def test_a_second_beta_that_rounds_to_one_updates_as_in_keras():
+    for beta in (1.0, 1 - 1e-9):
+        found, expected = (updated(each(0.01, beta_2=beta)) for each in CLASSES)
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("options", [{}, {"gradient_accumulation_steps": 2}])
