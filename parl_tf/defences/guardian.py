@@ -18,10 +18,11 @@ from parl_tf.graphs.layer_sums import LayerSums
 from parl_tf.graphs.second_derivatives import Differentiated
 from parl_tf.graphs.second_order import DifferentiableNetwork
 from parl_tf.runtime.replicas import gathered, summed
-from parl_tf.tensors import pairwise_cosine, summed_gradients
+from parl_tf.tensors import pairwise_cosine, summed_gradients, widened
 
 NORMS = ("constant", "differentiated")
 CORRELATIONS = ("biased", "pearson")
+_LEAST = 1e-12  # the largest deviation of a unit that does not vary; its square is far from 0
 
 
 @keras.saving.register_keras_serializable(package="parl_tf")
@@ -204,23 +205,58 @@ def _kernels(member: keras.Model, num_layers: int) -> list[list[keras.Variable]]
 
 
 def _correlation(outputs: Sequence[tf.Tensor], *, biased: bool) -> tf.Tensor:
-    """Sum over pairs of the mean over units of the correlation across the batch.
+    """Sum over pairs of the mean over units of Pearson's correlation across the batch.
 
-    Pearson's is the cosine of the units' outputs minus their means; a unit that does not vary has
-    correlation 0.
+    A unit that does not vary has correlation 0.
     """
-    centered = []
-    for output in outputs:
-        output = tf.cast(output, tf.float32) if output.dtype.size < 4 else output
-        units = tf.transpose(tf.reshape(output, (tf.shape(output)[0], -1)))
-        rest = units - tf.reduce_mean(units, axis=1, keepdims=True)
-        # The rounding of a mean is not variation.
-        rounding = 8 * np.finfo(units.dtype.as_numpy_dtype).eps
-        size = tf.reduce_max(tf.abs(units), axis=1, keepdims=True)
-        varies = tf.reduce_max(tf.abs(rest), axis=1, keepdims=True) > rounding * size
-        centered.append(tf.where(varies, rest, 0.0))
-    pearson = tf.reduce_sum(tf.reduce_mean(pairwise_cosine(centered), axis=0))
+    units = [tf.reshape(widened(output), (tf.shape(output)[0], -1)) for output in outputs]
+    pearson = tf.reduce_mean(_pearson(*units))
     if not biased:
         return pearson
-    count = tf.cast(tf.shape(centered[0])[1], pearson.dtype)
+    count = tf.cast(tf.shape(units[0])[0], pearson.dtype)
     return (count - 1) / count * pearson
+
+
+@tf.custom_gradient
+def _pearson(*outputs: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
+    """Each unit's correlations, summed over pairs of members.
+
+    The gradient is written out, as every operation on outputs costs as much as reading them. With
+    a member's deviations from the mean scaled to length 1, v, and V their sum over members, it is
+    (V - (v . V) v) over their length: that of the cosines of v with all others.
+
+    Args:
+        *outputs: For each member a tensor (batch, units), at least float32.
+
+    Returns:
+        Tensor (units,).
+    """
+    vectors, inverses = zip(*map(_deviations, outputs), strict=True)
+    total = tf.add_n(vectors)
+    cosines = [tf.reduce_sum(vector * total, axis=0) for vector in vectors]  # with itself too
+    itself = tf.add_n([tf.cast(inverse > 0, inverse.dtype) for inverse in inverses])
+
+    def gradient(upstream: tf.Tensor) -> list[tf.Tensor]:
+        return [
+            (total - cosine * vector) * (upstream * inverse)
+            for vector, inverse, cosine in zip(vectors, inverses, cosines, strict=True)
+        ]
+
+    return (tf.add_n(cosines) - itself) / 2, gradient
+
+
+def _deviations(units: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Each unit's deviations from its mean, scaled to length 1, and the inverse of their length.
+
+    Both are 0 for a unit that does not vary.
+    """
+    mean = tf.reduce_mean(units, axis=0)
+    low, high = tf.reduce_min(units, axis=0), tf.reduce_max(units, axis=0)
+    largest = tf.maximum(high - mean, mean - low)
+    # The rounding of a mean is not variation.
+    rounding = 8 * np.finfo(units.dtype.as_numpy_dtype).eps
+    constant = largest <= tf.maximum(rounding * tf.maximum(tf.abs(low), tf.abs(high)), _LEAST)
+    deviations = units - mean
+    square = tf.reduce_sum(tf.square(deviations), axis=0)
+    inverse = tf.where(constant, 0.0, tf.math.rsqrt(tf.where(constant, 1.0, square)))
+    return deviations * inverse, inverse
