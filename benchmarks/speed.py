@@ -28,6 +28,7 @@ import growth
 import jobs
 import peers
 import pipeline
+import shapes
 import startup
 import steps
 
@@ -38,6 +39,7 @@ SUITES = (
     "peers",
     "attacks",
     "floor",
+    "shapes",
     "members",
     "layers",
     "images",
@@ -91,7 +93,11 @@ def _rows(suite: str, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
         options = (given.attack_batch_sizes, given.attack_steps, given.rounds, given.attacks)
         return itertools.chain(crafting.measure(*options), crafting.measure_others(*options))
     if suite == "floor":
-        return floor.measure(given.attack_batch_sizes, given.rounds)
+        options = (given.layers, given.batch_sizes, given.rounds, given.methods)
+        attacks = floor.measure(given.attack_batch_sizes, given.rounds)
+        return itertools.chain(attacks, floor.measure_steps(*options))
+    if suite == "shapes":
+        return shapes.measure(given.batch_sizes, given.rounds)
     if suite == "members":
         return growth.members(given.members, given.batch_sizes[0], given.rounds)
     if suite == "layers":

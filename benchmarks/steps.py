@@ -44,10 +44,10 @@ def _expanded(layers: list[int]) -> Iterator[tuple[str, str, dict[str, Any], dic
             yield name.format(K=number), method, {"num_layers": number, **arguments}, network
 
 
-def step(
+def ensemble_and_batch(
     name: str, layers: list[int], batch_size: int, xla: bool, members: int = 3
-) -> Callable[[], None]:
-    """One training step of ResNet20s on random images, as `fit` makes it for the tools."""
+) -> tuple[Any, Any, Any]:
+    """An ensemble of ResNet20s as the tools compile it, random images and labels."""
     import keras
     import numpy as np
     import tensorflow as tf
@@ -68,7 +68,16 @@ def step(
     ensemble.optimizer.build(ensemble.trainable_variables)
     draw = np.random.default_rng(0)
     images = tf.constant(draw.random((batch_size, 32, 32, 3), dtype=np.float32))
-    labels = tf.constant(draw.integers(0, 10, batch_size))
+    return ensemble, images, tf.constant(draw.integers(0, 10, batch_size))
+
+
+def step(
+    name: str, layers: list[int], batch_size: int, xla: bool, members: int = 3
+) -> Callable[[], None]:
+    """One training step, as `fit` makes it."""
+    import tensorflow as tf
+
+    ensemble, images, labels = ensemble_and_batch(name, layers, batch_size, xla, members)
     batches = iter(tf.data.Dataset.from_tensors((images, labels)).repeat())
     ensemble.make_train_function()
 
