@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from parl_tf.arguments import check_at_least, check_choice
+from parl_tf.data.augmentation import AUGMENTATIONS
 from parl_tf.data.datasets import PIXEL_STATISTICS
 from parl_tf.errors import InputError
 from parl_tf.training.fields import (
@@ -47,12 +48,12 @@ class Recipe:
             former.
         noise_stddev: Standard deviation of the noise on half of the inputs, in pixel units; 0 for
             none.
-        max_shift: Largest random shift of an image, in pixels.
+        augmentation: Name of the shifts of training images, as in `parl_tf.AUGMENTATIONS`; they
+            are mirrored too where an image of the data set keeps its class.
 
     Raises:
         InputError: An unknown name, fewer than one epoch, a learning rate that is not positive
-            and finite, a `max_shift` outside [0, 1000), or a `decay_at` that does not increase
-            between 0 and 1.
+            and finite, or a `decay_at` that does not increase between 0 and 1.
 
     Example:
         >>> recipe = parl_tf.Recipe(epochs=24, network="resnet8")
@@ -70,19 +71,18 @@ class Recipe:
     penalized: str = "convolutions"
     pixel_deviation: str = "data_set"
     noise_stddev: float = 0.0
-    max_shift: int = 4
+    augmentation: str = "shifts"
 
     def __post_init__(self) -> None:
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("penalized", self.penalized, PENALIZED)
         check_choice("pixel_deviation", self.pixel_deviation, DEVIATIONS)
+        AUGMENTATIONS.check(self.augmentation)
         check_at_least("epochs", self.epochs, 1)
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise InputError(
                 f"Expected a positive, finite learning_rate. Received: {self.learning_rate}."
             )
-        if not 0 <= self.max_shift < 1000:
-            raise InputError(f"Expected max_shift from 0 to 999. Received: {self.max_shift}.")
         decays = (0.0, *(self.decay_at or ()), 1.0)
         if any(not first < second for first, second in itertools.pairwise(decays)):
             raise InputError(
@@ -135,12 +135,11 @@ AUTHORS = {
     "unprotected": PAPER,
     "parl": PAPER,
     # github.com/P2333/Adaptive-Diversity-Promoting; its paper says 180 epochs, decay at 120, 160.
-    # The rate falls after 101 and 151 epochs. Departures: it subtracts the mean training image and
-    # does not scale, here channels are normalised, so that networks store no image; and its shifts,
-    # of up to 10 % and by fractions of a pixel, are padded with the edge, here with black.
-    "adp": Recipe(batch_size=64, decay_at=(101 / 200, 151 / 200)),
+    # The rate falls after 101 and 151 epochs. Departure: it subtracts the mean training image and
+    # does not scale, here channels are normalised, so that networks store no image.
+    "adp": Recipe(batch_size=64, decay_at=(101 / 200, 151 / 200), augmentation="bilinear-shifts"),
     # arXiv 1901.09981, section 5 (network, noise, optimizer); epochs, decay, weight decay of all
-    # weights and normalisation, which the paper does not state, as in the port in
+    # weights, normalisation and crops, which the paper does not state, as in the port in
     # github.com/zjysteven/DVERGE. Departures from the port: it uses DVERGE's network, and does not
     # clip noisy images to [0, 1].
     "gal": Recipe(
@@ -150,6 +149,7 @@ AUTHORS = {
         penalized="all",
         pixel_deviation="image",
         noise_stddev=0.045,
+        augmentation="black-crops-4",
     ),
     # github.com/zjysteven/DVERGE. Departures: it initialises kernels by fan-out, here by fan-in
     # (he_normal), as for all methods; and its distillation updates the moving statistics of batch
@@ -162,6 +162,7 @@ AUTHORS = {
         kernel_penalty=5e-5,
         penalized="all",
         pixel_deviation="image",
+        augmentation="black-crops-4",
     ),
     # github.com/AI-secure/Transferability-Reduced-Smooth-Ensemble. Its schedule lags by one epoch:
     # the rate falls after 41 and 81 epochs. Departure: the initial kernels, as for DVERGE.
@@ -172,15 +173,16 @@ AUTHORS = {
         kernel_penalty=5e-5,
         penalized="all",
         pixel_deviation="image",
+        augmentation="black-crops-4",
     ),
-    # arXiv 2112.04948 v2. Departure: it pads shifted images with the edge; here with black, as for
-    # all methods, until a recipe can specify its augmentation.
+    # arXiv 2112.04948 v2.
     "guardian": Recipe(
         epochs=50,
         batch_size=64,
         decay_at=(0.5, 0.8),
         network="resnet20-bare-stem",
         kernel_penalty=0.0,
+        augmentation="edge-crops-4",
     ),
 }
 """The recipe of each method's authors; other methods use the paper's."""

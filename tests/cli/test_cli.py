@@ -18,6 +18,8 @@ from harness.networks import plain_network
 
 import parl_tf
 from parl_tf.cli import attack, diversity, report, train
+from parl_tf.cli.common import finite, positive_int
+from parl_tf.cli.method_options import ADVERSARIAL, OPTIONS, method_options
 from parl_tf.defences import METHODS
 from parl_tf.evaluation.judging import Judge
 from parl_tf.reproduction.grid import plan, read_grid
@@ -308,6 +310,8 @@ MOVING_BY_MOVING = ("--distillation-moves-statistics", "--distillation-batch-nor
         (["--adversarial-training", "--adversarial-against", "all"], 2, "Unknown against"),
         (["--recipe", "papers"], 2, "Did you mean paper"),
         (["--network", "resnet21"], 2, "Did you mean resnet20"),
+        (["--augmentation", "shift"], 2, "Did you mean shifts"),
+        (["--augmentation", "black-crops-33"], 2, "at most 32 pixels"),
         (["--method", "dverge", "--start-from", "nowhere"], 3, "No run folder or Keras file"),
         (["--method", "dverge", "--distillation-epsilon", "9"], 2, "epsilon in (0, 1]"),
         (["--method", "trs", "--first-radius", "2"], 2, "radius in [0, 1]"),
@@ -332,18 +336,18 @@ def test_train_ends_in_a_message_and_leaves_nothing(tmp_path, capsys, arguments,
 
 def test_every_option_of_a_method_reaches_its_class():
     classes = dict(METHODS)
-    for methods, options in train._OPTIONS.items():
+    for methods, options in OPTIONS.items():
         for flag, keyword, kind, _ in options:
             for method in methods:
                 parameters = inspect.signature(classes[method]).parameters
                 assert keyword in parameters, flag
                 default = parameters[keyword].default
-                text = {train.finite: ["0.5"], train.positive_int: ["3"], str: ["batch"]}
+                text = {finite: ["0.5"], positive_int: ["3"], str: ["batch"]}
                 value = text.get(kind, [])  # none for what is only switched on
                 arguments = train.parser().parse_args(
                     ["--method", method, "--dataset", "digits", "--out", "run", flag, *value]
                 )
-                (given,) = train._method_options(arguments).items()
+                (given,) = method_options(arguments).items()
                 assert given == (keyword, type(default)(*value) if value else True), flag
 
 
@@ -352,10 +356,10 @@ def test_adversarial_options_reach_their_class():
     arguments = train.parser().parse_args(
         ["--method", "parl", "--dataset", "digits", "--out", "run", *flags]
     )
-    keywords = train._method_options(arguments)
+    keywords = method_options(arguments)
     assert keywords == {"adversarial_training": {"epsilon": 0.1, "num_steps": 3}}
     fields = {field.name for field in dataclasses.fields(parl_tf.AdversarialTraining)}
-    assert {keyword for _, keyword, *_ in train._ADVERSARIAL} <= fields
+    assert {keyword for _, keyword, *_ in ADVERSARIAL} <= fields
 
 
 @pytest.mark.parametrize(
@@ -376,7 +380,7 @@ def test_adversarial_options_reach_their_class():
 )
 def test_departures_from_the_authors_code_are_options(method, flags, keywords):
     given = ["--method", method, "--dataset", "digits", "--out", "run", *flags]
-    assert train._method_options(train.parser().parse_args(given)) == keywords
+    assert method_options(train.parser().parse_args(given)) == keywords
     parameters = inspect.signature(METHODS[method]).parameters
     assert set(keywords) <= set(parameters)
 
@@ -385,7 +389,7 @@ def test_every_number_may_be_a_fraction():
     for tool in (train, attack, diversity, report):
         kinds = {action.dest: action.type for action in tool.parser()._actions}
         assert not {float, int} & set(kinds.values())  # these take no fractions
-        assert train.finite in kinds.values()
+        assert finite in kinds.values()
     arguments = train.parser().parse_args(
         [
             *("--adversarial-training", "--adversarial-epsilon", "4/255"),
@@ -393,7 +397,7 @@ def test_every_number_may_be_a_fraction():
             *("--method", "unprotected", "--dataset", "digits", "--out", "run"),
         ]
     )
-    assert train._method_options(arguments) == {
+    assert method_options(arguments) == {
         "adversarial_training": {"epsilon": 4 / 255, "step_size": 1 / 255}
     }
     assert arguments.learning_rate == 1e-3

@@ -252,7 +252,7 @@ def test_training_batches_are_of_the_training_part():
 
 def test_pairs_are_made_of_data_that_are_read_once():
     shuffled = tf_data().shuffle(11)
-    batches = paired_batches(shuffled, batch_size=11, seed=0, max_shift=0, flip=False)
+    batches = paired_batches(shuffled, batch_size=11, seed=0, augmentation=())
     for (images, partners), labels in batches.as_numpy_iterator():
         order = [int(np.flatnonzero((image == IMAGES).all(axis=(1, 2, 3)))[0]) for image in images]
         np.testing.assert_array_equal(labels, LABELS[order])

@@ -35,6 +35,10 @@ def test_the_paper_trains_all_alike():
         ("adp", {"decay_at": (101 / 200, 151 / 200), "penalized": "convolutions"}),
         ("trs", {"network": "resnet20-shortcut-batch-norm", "pixel_deviation": "image"}),
         *((m, {"kernel_penalty": 5e-5, "penalized": "all"}) for m in ("gal", "dverge", "trs")),
+        *((m, {"augmentation": "black-crops-4"}) for m in ("gal", "dverge", "trs")),
+        *((m, {"augmentation": "shifts"}) for m in ("unprotected", "parl")),
+        ("adp", {"augmentation": "bilinear-shifts"}),
+        ("guardian", {"augmentation": "edge-crops-4"}),
     ],
 )
 def test_authors_recipes(method, expected):
@@ -61,6 +65,11 @@ def test_changes_replace_single_values():
         ({"decay_at": (0.5, 1.0)}, "decay_at"),
         ({"penalized": "kernels"}, "Unknown penalized"),
         ({"pixel_deviation": "images"}, "Did you mean image"),
+        ({"augmentation": "shift"}, "Did you mean shifts"),
+        ({"augmentation": "black-crops-1000"}, "Did you mean black-crops-4"),
+        ({"augmentation": "edge-crops-04"}, "Unknown augmentation"),
+        ({"augmentation": "shifts-2"}, "Unknown augmentation"),
+        ({"augmentation": None}, "Unknown augmentation"),
     ],
 )
 def test_refuses_bad_values(arguments, message):
@@ -94,7 +103,7 @@ def test_what_is_written_of_a_recipe_is_enough_to_make_it_again(method):
         ("network", None),
         ("kernel_penalty", "none"),
         ("noise_stddev", float("inf")),
-        ("max_shift", -1),
+        ("augmentation", 4),
     ],
 )
 def test_a_field_of_another_type_is_refused_by_name(field, value):
