@@ -97,7 +97,8 @@ if TYPE_CHECKING or not getattr(_tools, "is_tool", False):
     from parl_tf.training.fitting import build_ensemble, train
     from parl_tf.training.folders import load_model
     from parl_tf.training.optimizers import FusedAdam
-    from parl_tf.training.recipes import Recipe, recipe_for
+    from parl_tf.training.recipe import Recipe
+    from parl_tf.training.recipes import recipe_for
     from parl_tf.training.resuming import resume
 else:
 

@@ -12,6 +12,7 @@ from parl_tf.data.augmentation import AUGMENTATIONS
 from parl_tf.data.datasets import DATASETS
 from parl_tf.defences import METHODS
 from parl_tf.models import NETWORKS
+from parl_tf.training.recipe import Recipe
 from parl_tf.training.recipes import NAMES, recipe_for
 
 _NOT_GIVEN = object()
@@ -42,7 +43,8 @@ def parser() -> argparse.ArgumentParser:
     tool.add_argument(
         "--start-from",
         metavar="RUN",
-        help="run whose members' weights to start from; without it, dverge trains one first",
+        help="run whose members' weights to start from; without it, dverge trains one first, and "
+        "with --recipe fast so do trs and --adversarial-training",
     )
     tool.add_argument(
         "--devices",
@@ -55,8 +57,8 @@ def parser() -> argparse.ArgumentParser:
     recipe.add_argument(
         "--recipe",
         default="authors",
-        help=f"{' or '.join(NAMES)}: each method as its authors train it (the default), or all "
-        "methods by one recipe, as in PARL's paper",
+        help=f"{', '.join(NAMES)}: each method as its authors train it (the default), or all "
+        "methods by one recipe, as in PARL's paper or in a few epochs of all training examples",
     )
     recipe.add_argument("--epochs", type=positive_int)
     recipe.add_argument("--batch-size", type=positive_int)
@@ -74,8 +76,8 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument(
         "--validation-fraction",
         type=finite,
-        default=0.1,
-        help="fraction of the training examples kept for validation, default: 0.1",
+        metavar="X",
+        help="fraction of the training examples kept for validation, default: the recipe's, or 0.1",
     )
     add_data_arguments(tool)
     tool.add_argument(
@@ -129,6 +131,7 @@ def _train(arguments: argparse.Namespace) -> dict[str, Any]:
     recipe = recipe_for(
         arguments.method,
         arguments.recipe,
+        adversarial_training=arguments.adversarial_training,
         **_given(arguments, "epochs", "batch_size", "learning_rate", "network", "augmentation"),
     )
     check_can_begin(arguments.out)
@@ -137,7 +140,7 @@ def _train(arguments: argparse.Namespace) -> dict[str, Any]:
             arguments.dataset,
             data_dir=arguments.data_dir,
             train_examples=arguments.train_examples,
-            validation_fraction=arguments.validation_fraction,
+            validation_fraction=validation_fraction(arguments, recipe),
             seed=arguments.seed,
         )
         train(
@@ -153,6 +156,12 @@ def _train(arguments: argparse.Namespace) -> dict[str, Any]:
             verbose=_verbosity(),
         )
     return _trained(arguments.out)
+
+
+def validation_fraction(arguments: argparse.Namespace, recipe: Recipe) -> float:
+    """The fraction of training examples kept for validation: as asked for, or the recipe's."""
+    chosen = (arguments.validation_fraction, recipe.validation_fraction, 0.1)
+    return next(fraction for fraction in chosen if fraction is not None)
 
 
 def _resume(arguments: argparse.Namespace) -> dict[str, Any]:

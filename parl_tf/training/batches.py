@@ -11,7 +11,7 @@ from parl_tf.data.examples import Split
 from parl_tf.defences.base import Ensemble
 from parl_tf.errors import InputError
 from parl_tf.runtime.replicas import num_replicas
-from parl_tf.training.recipes import Recipe
+from parl_tf.training.recipe import Recipe
 
 
 def batches_to_train_on(

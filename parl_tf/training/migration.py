@@ -62,6 +62,8 @@ def _from_1_to_2(document: dict[str, Any]) -> dict[str, Any]:
 def _from_2_to_3(document: dict[str, Any]) -> dict[str, Any]:
     """Names the augmentation: shifts by up to `max_shift` pixels, with a black gap.
 
+    What a recipe could not say yet was not done.
+
     Raises:
         InputError: The recipe has no `max_shift` from 0 to 999.
     """
@@ -72,7 +74,16 @@ def _from_2_to_3(document: dict[str, Any]) -> dict[str, Any]:
     recipe = dict(recipe)
     pixels = recipe.pop("max_shift")
     check_integer("recipe.max_shift", pixels, 0, 999)
-    return {**document, "recipe": {**recipe, "augmentation": f"black-crops-{pixels}"}}
+    recipe = {
+        "start_epochs": None,
+        "warm_up": 0.0,
+        "annealing": "cosine",
+        "weight_decay": 0.0,
+        "validation_fraction": None,
+        **recipe,
+        "augmentation": f"black-crops-{pixels}",
+    }
+    return {**document, "recipe": recipe}
 
 
 _STEPS: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = (_from_1_to_2, _from_2_to_3)

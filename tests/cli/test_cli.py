@@ -21,11 +21,13 @@ from parl_tf.cli import attack, diversity, report, train
 from parl_tf.cli.common import finite, positive_int
 from parl_tf.cli.method_options import ADVERSARIAL, OPTIONS, method_options
 from parl_tf.defences import METHODS
+from parl_tf.errors import InputError
 from parl_tf.evaluation.judging import Judge
 from parl_tf.reproduction.grid import plan, read_grid
 from parl_tf.results.diversity import load_diversity
 from parl_tf.results.files import load_records
 from parl_tf.training import checkpoints
+from parl_tf.training.recipes import FAST
 
 SCRIPTS = pathlib.Path(sys.executable).parent
 TRAIN = [
@@ -279,6 +281,33 @@ def test_a_finished_run_is_not_trained_again(runs, capsys):
     assert train.main(["--method", "parl", *TRAIN, "--out", str(folder / "parl")]) == 2
     assert "already holds a finished run" in capsys.readouterr().err
     assert (folder / "parl" / "model.keras").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "epochs", "start_epochs", "validation"),
+    [
+        (["--method", "parl"], FAST.epochs, None, 0),
+        (["--method", "trs", "--epochs", "2"], 2, FAST.epochs, 0),
+        (["--method", "adp", "--adversarial-training"], 4, FAST.epochs, 0),
+        (["--method", "gal", "--validation-fraction", "0.2"], FAST.epochs, None, 259),
+        (["--method", "gal", "--recipe", "paper"], 200, None, 130),
+    ],
+)
+def test_fast_holds_all_images_unless_told_otherwise(
+    tmp_path, monkeypatch, options, epochs, start_epochs, validation
+):
+    seen = {}
+
+    def stop(method, dataset, out, *, recipe, **others):
+        seen.update(dataset=dataset, recipe=recipe)
+        raise InputError("seen enough")
+
+    monkeypatch.setattr("parl_tf.training.fitting.train", stop)
+    given = ["--dataset", "digits", "--recipe", "fast", *options, "--out", str(tmp_path / "run")]
+    assert train.main(given) == 2
+    assert (seen["recipe"].epochs, seen["recipe"].start_epochs) == (epochs, start_epochs)
+    assert len(seen["dataset"].validation) == validation
+    assert len(seen["dataset"].train) == 1297 - validation
 
 
 MOVING_BY_MOVING = ("--distillation-moves-statistics", "--distillation-batch-norm", "moving")

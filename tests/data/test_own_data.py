@@ -27,7 +27,8 @@ from parl_tf.evaluation.saved_examples import evaluate_examples
 from parl_tf.protocols import PROTOCOLS
 from parl_tf.report.records.collection import collect
 from parl_tf.training.fitting import build_ensemble, train
-from parl_tf.training.recipes import Recipe, recipe_for
+from parl_tf.training.recipe import Recipe
+from parl_tf.training.recipes import recipe_for
 
 IMAGES, LABELS = examples(11)
 MODEL = plain_network(0)

@@ -25,7 +25,7 @@ from parl_tf.results.diversity import load_diversity
 from parl_tf.results.files import load_records
 from parl_tf.results.settings import Setting
 from parl_tf.training.folders import find_checkpoints, load_model, read_config, read_history
-from parl_tf.training.recipes import Recipe
+from parl_tf.training.recipe import Recipe
 
 FORMAT_2 = pathlib.Path(__file__).parents[1] / "data" / "format_2" / "config.json"
 MADE = pathlib.Path(__file__).parents[1] / "data" / "format_1"
