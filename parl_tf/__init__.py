@@ -55,6 +55,7 @@ if TYPE_CHECKING or not getattr(_tools, "is_tool", False):
     from parl_tf.attacks.momentum import MDI2FGSM, MIFGSM, MIM
     from parl_tf.attacks.sgm import SGM
     from parl_tf.attacks.uniform_noise import UniformNoise
+    from parl_tf.data.augmentation import AUGMENTATIONS
     from parl_tf.data.batches import paired_batches, training_batches
     from parl_tf.data.datasets import Dataset, load_dataset
     from parl_tf.data.examples import Split
@@ -96,7 +97,8 @@ if TYPE_CHECKING or not getattr(_tools, "is_tool", False):
     from parl_tf.training.fitting import build_ensemble, train
     from parl_tf.training.folders import load_model
     from parl_tf.training.optimizers import FusedAdam
-    from parl_tf.training.recipes import Recipe, recipe_for
+    from parl_tf.training.recipe import Recipe
+    from parl_tf.training.recipes import recipe_for
     from parl_tf.training.resuming import resume
 else:
 
@@ -112,6 +114,7 @@ __all__ = [
     "ADP",
     "APGD",
     "ATTACKS",
+    "AUGMENTATIONS",
     "BIM",
     "DVERGE",
     "FGSM",

@@ -20,6 +20,7 @@ import parl_tf
 ROOT = pathlib.Path(__file__).parents[1]
 REGISTRIES = {
     "ATTACKS": parl_tf.attacks,
+    "AUGMENTATIONS": parl_tf.data.augmentation,
     "METHODS": parl_tf.defences,
     "NETWORKS": parl_tf.models,
     "PROTOCOLS": parl_tf.protocols,

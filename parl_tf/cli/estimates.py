@@ -22,7 +22,7 @@ _GRADIENT = 0.006  # seconds per attack step and image
 _PREDICTION = 0.002  # seconds per prediction of one image
 _DIVERSITY = 0.1  # seconds of all diversity measures per image
 _SMALL = 0.25  # cost of ResNet8 relative to ResNet20
-_EXAMPLES = {"digits": 1167, "cifar10": 45000, "cifar100": 45000}
+_EXAMPLES = {"digits": 1297, "cifar10": 50000, "cifar100": 50000}
 
 
 def seconds(job: Job) -> float:
@@ -39,11 +39,16 @@ def _training(job: Job) -> float:
         for name in ("epochs", "batch_size", "network")
         if getattr(given, name) is not None
     }
-    recipe = recipe_for(given.method, given.recipe, **changes)
-    images = recipe.epochs * (given.train_examples or _EXAMPLES.get(given.dataset, 45000))
-    step = _STEP.get(given.method, 1.0) + _ADVERSARIAL * given.adversarial_training
+    adversarial = given.adversarial_training
+    recipe = recipe_for(given.method, given.recipe, adversarial_training=adversarial, **changes)
+    trained_on = 1 - train.validation_fraction(given, recipe)
+    images = given.train_examples or trained_on * _EXAMPLES.get(given.dataset, 50000)
+    step = _STEP.get(given.method, 1.0) + _ADVERSARIAL * adversarial
     step += _MOVED * bool(given.move_half)
-    return images / 64 * step * _size(recipe.network)
+    cost = recipe.epochs * step
+    if not given.start_from:
+        cost += (recipe.start_epochs or 0) * _STEP["unprotected"]
+    return images / 64 * cost * _size(recipe.network)
 
 
 def _attack(job: Job) -> float:

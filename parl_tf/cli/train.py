@@ -6,66 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from parl_tf.cli.common import add_data_arguments, finite, positive_int, run
+from parl_tf.cli.method_options import add_method_options, method_options
 from parl_tf.cli.output import Parser
+from parl_tf.data.augmentation import AUGMENTATIONS
 from parl_tf.data.datasets import DATASETS
 from parl_tf.defences import METHODS
-from parl_tf.errors import InputError
 from parl_tf.models import NETWORKS
+from parl_tf.training.recipe import Recipe
 from parl_tf.training.recipes import NAMES, recipe_for
-
-# Flag, keyword of the method's class, type and help, by the methods that have it.
-_OPTIONS: dict[tuple[str, ...], list[tuple]] = {
-    ("adp",): [
-        ("--entropy-weight", "entropy_weight", finite, "weight of the entropy"),
-        ("--determinant-weight", "determinant_weight", finite, "weight of the log-determinant"),
-    ],
-    ("gal",): [
-        ("--coherence-weight", "coherence_weight", finite, "weight of the coherence"),
-    ],
-    ("dverge",): [
-        ("--distillation-epsilon", "epsilon", finite, "radius around an image, in [0, 1]"),
-        ("--distillation-step-size", "step_size", finite, "size of a step, in [0, 1]"),
-        ("--distillation-steps", "num_steps", positive_int, "number of steps"),
-        ("--distillation-batch-norm", "distillation_batch_norm", str, "batch or moving statistics"),
-        (
-            "--distillation-moves-statistics",
-            "distillation_moves_statistics",
-            bool,
-            "update the moving statistics in distillation, as in the authors' code",
-        ),
-    ],
-    ("trs",): [
-        ("--cosine-weight", "cosine_weight", finite, "weight of the cosine"),
-        ("--smoothness-weight", "smoothness_weight", finite, "weight of the smoothness"),
-        ("--smoothness-scale", "smoothness_scale", str, "batch (the authors') or example"),
-        ("--move-half", "move_half", bool, "measure smoothness with half of the images moved"),
-        ("--first-radius", "first_radius", finite, "radius in the first epoch, in [0, 1]"),
-        ("--last-radius", "last_radius", finite, "radius that it grows towards"),
-        ("--smoothness-steps", "num_steps", positive_int, "steps to the moved images"),
-    ],
-    ("guardian", "parl"): [
-        ("--num-layers", "num_layers", positive_int, "layers compared"),
-        ("--diversity-weight", "diversity_weight", finite, "weight of the penalty"),
-        ("--tap", "tap", str, "what is compared: activation or convolution"),
-    ],
-    ("guardian",): [
-        ("--stem-tap", "stem_tap", str, "like --tap, for the first layer"),
-        ("--norms", "norms", str, "norms of kernel gradients: constant or differentiated"),
-        ("--correlation", "correlation", str, "correlation of outputs: biased or pearson"),
-    ],
-    ("parl",): [
-        ("--penalty-batch-norm", "penalty_batch_norm", str, "moving or batch statistics"),
-        ("--layer-reduction", "layer_reduction", str, "over layers: sum or mean"),
-        ("--cosine", "cosine", str, "signed, absolute or positive"),
-    ],
-}
-_ADVERSARIAL = [
-    ("--adversarial-epsilon", "epsilon", finite, "radius, in [0, 1], default: 8/255"),
-    ("--adversarial-step-size", "step_size", finite, "size of a step, default: 2/255"),
-    ("--adversarial-steps", "num_steps", positive_int, "number of steps, default: 10"),
-    ("--adversarial-against", "against", str, "attacked: members (the default) or ensemble"),
-]
-
 
 _NOT_GIVEN = object()
 _WITH_RESUME = ("resume", "data_dir", "json", "tensorboard")
@@ -95,7 +43,8 @@ def parser() -> argparse.ArgumentParser:
     tool.add_argument(
         "--start-from",
         metavar="RUN",
-        help="run whose members' weights to start from; without it, dverge trains one first",
+        help="run whose members' weights to start from; without it, dverge trains one first, and "
+        "with --recipe fast so do trs and --adversarial-training",
     )
     tool.add_argument(
         "--devices",
@@ -108,29 +57,27 @@ def parser() -> argparse.ArgumentParser:
     recipe.add_argument(
         "--recipe",
         default="authors",
-        help=f"{' or '.join(NAMES)}: each method as its authors train it (the default), or all "
-        "methods by one recipe, as in PARL's paper",
+        help=f"{', '.join(NAMES)}: each method as its authors train it (the default), or all "
+        "methods by one recipe, as in PARL's paper or in a few epochs of all training examples",
     )
     recipe.add_argument("--epochs", type=positive_int)
     recipe.add_argument("--batch-size", type=positive_int)
     recipe.add_argument("--learning-rate", type=finite)
     recipe.add_argument("--network", help=", ".join(NETWORKS))
-    adversarial = tool.add_argument_group("adversarial training, with any method")
-    adversarial.add_argument(
-        "--adversarial-training",
-        action="store_true",
-        help="compute the cross-entropy on PGD examples instead of clean images",
+    recipe.add_argument(
+        "--augmentation",
+        metavar="NAME",
+        help=f"shifts of training images: {', '.join(AUGMENTATIONS)}; crops of any number of "
+        "pixels, such as black-crops-2",
     )
-    _add(adversarial, _ADVERSARIAL)
-    for methods, options in _OPTIONS.items():
-        _add(tool.add_argument_group(f"options of {' and '.join(methods)}"), options)
+    add_method_options(tool)
     data = tool.add_argument_group("data")
     data.add_argument("--train-examples", type=positive_int, metavar="N", help="default: all")
     data.add_argument(
         "--validation-fraction",
         type=finite,
-        default=0.1,
-        help="fraction of the training examples kept for validation, default: 0.1",
+        metavar="X",
+        help="fraction of the training examples kept for validation, default: the recipe's, or 0.1",
     )
     add_data_arguments(tool)
     tool.add_argument(
@@ -139,16 +86,6 @@ def parser() -> argparse.ArgumentParser:
         help="also write event files to RUN/tensorboard; needs the extra tensorboard",
     )
     return tool
-
-
-def _add(group: argparse._ArgumentGroup, options: list[tuple]) -> None:
-    """Adds options, whose defaults are the library's."""
-    for flag, _, kind, text in options:
-        if kind is bool:  # None if not given, as for the others
-            group.add_argument(flag, action="store_true", default=None, help=text)
-            continue
-        metavar = {positive_int: "N", finite: "X", str: "NAME"}[kind]
-        group.add_argument(flag, type=kind, metavar=metavar, help=text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -190,11 +127,12 @@ def _train(arguments: argparse.Namespace) -> dict[str, Any]:
     from parl_tf.training.folders import check_can_begin
 
     METHODS[arguments.method]  # raises for an unknown method
-    options = _method_options(arguments)
+    options = method_options(arguments)
     recipe = recipe_for(
         arguments.method,
         arguments.recipe,
-        **_given(arguments, "epochs", "batch_size", "learning_rate", "network"),
+        adversarial_training=arguments.adversarial_training,
+        **_given(arguments, "epochs", "batch_size", "learning_rate", "network", "augmentation"),
     )
     check_can_begin(arguments.out)
     with spread_over(arguments.devices):
@@ -202,7 +140,7 @@ def _train(arguments: argparse.Namespace) -> dict[str, Any]:
             arguments.dataset,
             data_dir=arguments.data_dir,
             train_examples=arguments.train_examples,
-            validation_fraction=arguments.validation_fraction,
+            validation_fraction=validation_fraction(arguments, recipe),
             seed=arguments.seed,
         )
         train(
@@ -218,6 +156,12 @@ def _train(arguments: argparse.Namespace) -> dict[str, Any]:
             verbose=_verbosity(),
         )
     return _trained(arguments.out)
+
+
+def validation_fraction(arguments: argparse.Namespace, recipe: Recipe) -> float:
+    """The fraction of training examples kept for validation: as asked for, or the recipe's."""
+    chosen = (arguments.validation_fraction, recipe.validation_fraction, 0.1)
+    return next(fraction for fraction in chosen if fraction is not None)
 
 
 def _resume(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -254,36 +198,6 @@ def _callbacks(arguments: argparse.Namespace, folder: str) -> list[Any]:
 def _verbosity() -> str | int:
     """A progress bar on a terminal, a line per epoch elsewhere."""
     return "auto" if sys.stdout.isatty() else 2
-
-
-def _method_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Keyword arguments for the method's class; raises for those of another method."""
-    keywords: dict[str, Any] = {}
-    for methods, options in _OPTIONS.items():
-        given = _keywords(arguments, options)
-        if given and arguments.method not in methods:
-            flags = ", ".join(flag for flag, keyword, *_ in options if keyword in given)
-            owners = " and ".join(methods)
-            raise InputError(
-                f"{flags} applies only to {owners}. Received: --method {arguments.method}."
-            )
-        keywords.update(given)
-    adversarial = _keywords(arguments, _ADVERSARIAL)
-    if arguments.adversarial_training:
-        keywords["adversarial_training"] = adversarial
-    elif adversarial:
-        flags = ", ".join(flag for flag, keyword, *_ in _ADVERSARIAL if keyword in adversarial)
-        raise InputError(f"{flags} applies only with --adversarial-training.")
-    return keywords
-
-
-def _keywords(arguments: argparse.Namespace, options: list[tuple]) -> dict[str, Any]:
-    """The options that were given, by keyword."""
-    values = {
-        keyword: getattr(arguments, flag.removeprefix("--").replace("-", "_"))
-        for flag, keyword, *_ in options
-    }
-    return {keyword: value for keyword, value in values.items() if value is not None}
 
 
 def _given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """Training batches: augmented differently in every epoch, identically in every repeated run."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from parl_tf.arguments import check_at_least, check_seed
+from parl_tf.arguments import check_seed
+from parl_tf.data.augmentation.pipeline import Augmentation
 from parl_tf.data.examples import Split, check_examples
 from parl_tf.data.own import Examples, as_arrays
 from parl_tf.errors import InputError
@@ -16,16 +18,25 @@ def training_batches(
     *,
     batch_size: int,
     seed: int,
-    max_shift: int = 4,
-    flip: bool = True,
+    augmentation: Sequence[Callable[..., Any]] | None = None,
     noise_stddev: float = 0.0,
     initial_epoch: int = 0,
 ) -> tf.data.Dataset:
     """Shuffled and augmented batches for `fit`, one epoch per pass.
 
-    The order of an epoch is determined by (seed, epoch), an image's shift, flip and noise by
+    The order of an epoch is determined by (seed, epoch), an image's augmentation and noise by
     (seed, epoch, index). The n-th pass over the data set is the n-th epoch, so a plain
     `fit(batches, epochs=...)` never repeats an epoch.
+
+    `augmentation` takes Keras's layers. RandomFlip, RandomTranslation, RandomZoom and
+    RandomRotation are given a draw for each image, whatever their own `seed`, and compute in
+    float32, whatever the global policy. A RandomTranslation with interpolation="nearest" shifts by
+    whole pixels, each shift within its factors being equally likely; with "bilinear", by fractions.
+
+    Any other layer or function, subclasses of these four included, is applied to each batch as it
+    is, a layer with `training=True`, and makes its own draws. What an image gets then depends on
+    the batches that came before, and is another in a repeated or resumed run; some layers draw once
+    for a whole batch, as RandomCrop does.
 
     Args:
         split: Images and labels to train on: a `parl_tf.Split`, a pair of arrays, a
@@ -34,9 +45,9 @@ def training_batches(
         batch_size: Examples per batch. A smaller last batch is dropped, which leaves out
             different examples in each epoch.
         seed: Determines order and augmentation.
-        max_shift: Images are shifted by up to this many pixels in each direction, with the gap
-            filled by black; 0 for no shift.
-        flip: Whether half of the images are mirrored left to right.
+        augmentation: Layers, or functions of a batch of images, in the order in which they are
+            applied; their result has the shape of the images, and pixels in [0, 1]. () for none;
+            None for the layers of `AUGMENTATIONS["shifts"]`, shifts of up to 10 % and mirroring.
         noise_stddev: Standard deviation, in pixel units of [0, 1], of the Gaussian noise added to
             half of the images, which are then clipped to [0, 1] (the common port of GAL does not
             clip); 0 for no noise.
@@ -48,10 +59,15 @@ def training_batches(
 
     Raises:
         InputError: Images or labels that are not as described in `Split`, or endless data; fewer
-            examples than one batch; a batch_size below 1; a negative shift, deviation or seed.
+            examples than one batch; a batch_size below 1; a negative deviation or seed; an
+            augmentation of something else than layers and functions, that changes the shape of
+            images, or of translations by whole pixels that allow none.
 
     Example:
-        >>> batches = parl_tf.training_batches(dataset.train, batch_size=16, seed=0, flip=False)
+        >>> layers = [keras.layers.RandomRotation(0.05), keras.layers.RandomZoom(0.1)]
+        >>> batches = parl_tf.training_batches(
+        ...     dataset.train, batch_size=16, seed=0, augmentation=layers
+        ... )
         >>> [tuple(images.shape) for images, labels in batches]
         [(16, 32, 32, 3), (16, 32, 32, 3), (16, 32, 32, 3), (16, 32, 32, 3)]
     """
@@ -62,10 +78,10 @@ def training_batches(
             f"Received: {batch_size}."
         )
     check_seed(seed)
-    check_at_least("max_shift", max_shift, 0)
     if not 0 <= noise_stddev < float("inf"):
         raise InputError(f"Expected a finite noise_stddev of at least 0. Received: {noise_stddev}.")
     images, labels = tf.constant(split.images), tf.constant(split.labels)
+    augment = Augmentation(augmentation, tuple(images.shape[1:]))
     count = tf.shape(labels)[0]
     next_epoch = tf.Variable(initial_epoch, dtype=tf.int32, trainable=False)
 
@@ -73,23 +89,14 @@ def training_batches(
         # One draw for the whole epoch, indexed by example: an image's augmentation does not
         # depend on its batch or on the order.
         key = tf.stack([seed, next_epoch.assign_add(1)])
-        key_order, key_shift, key_flip = tf.unstack(tf.random.experimental.stateless_split(key, 3))
+        key_order, keys_of_layers, key_noise = _keys(key, len(augment))
         order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=key_order)
-        shifts = tf.random.stateless_uniform(
-            (count, 2), seed=key_shift, minval=0, maxval=2 * max_shift + 1, dtype=tf.int32
-        )
-        flips = flip & (tf.random.stateless_uniform((count,), seed=key_flip) < 0.5)
-        key_noisy, key_noise = tf.unstack(
-            tf.random.experimental.stateless_split(tf.random.fold_in(key, 3), 2)
-        )
+        drawn = augment.draw(count, keys_of_layers)
+        key_noisy, key_noise = tf.unstack(tf.random.experimental.stateless_split(key_noise, 2))
         noisy = tf.random.stateless_uniform((count,), seed=key_noisy) < 0.5
 
         def gather(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            batch = tf.gather(images, indices)
-            if max_shift or flip:
-                batch = shift_and_flip(
-                    batch, tf.gather(shifts, indices), tf.gather(flips, indices), max_shift
-                )
+            batch = augment(tf.gather(images, indices), drawn, indices)
             if noise_stddev:
                 chosen = tf.gather(noisy, indices)
                 batch = add_noise(batch, chosen, key_noise, indices, noise_stddev)
@@ -131,28 +138,14 @@ def paired_batches(split: Examples, *, seed: int, **options: Any) -> tf.data.Dat
     return tf.data.Dataset.zip(first, second).map(lambda own, other: ((own[0], other[0]), own[1]))
 
 
-def shift_and_flip(
-    images: tf.Tensor, shifts: tf.Tensor, flips: tf.Tensor, max_shift: int
-) -> tf.Tensor:
-    """Pads images with black pixels, cuts a window out of each, and mirrors some.
+def _keys(key: tf.Tensor, num_layers: int) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
+    """An epoch's keys: of the order, of each layer of the augmentation, and of the noise.
 
-    Args:
-        images: Tensor (batch, height, width, channels), pixels in [0, 1].
-        shifts: int32 tensor (batch, 2), row and column of the window's upper left corner, from 0
-            to 2 * max_shift; max_shift leaves the image in place.
-        flips: bool tensor (batch,), which images to mirror left to right.
-        max_shift: Width of the padding, in pixels.
-
-    Returns:
-        Tensor with the shape of `images`.
+    An interrupted run continues with those it was begun with, also in a later version.
     """
-    height, width = images.shape[1:3]
-    padded = tf.pad(images, [[0, 0], [max_shift, max_shift], [max_shift, max_shift], [0, 0]])
-    rows = shifts[:, :1] + tf.range(height)
-    columns = shifts[:, 1:] + tf.range(width)
-    columns = tf.where(flips[:, tf.newaxis], tf.reverse(columns, [1]), columns)
-    window = tf.gather(padded, rows, axis=1, batch_dims=1)
-    return tf.gather(window, columns, axis=2, batch_dims=1)
+    order, *first = tf.unstack(tf.random.experimental.stateless_split(key, 3))
+    further = [tf.random.fold_in(key, number) for number in range(4, num_layers + 2)]
+    return order, [*first, *further][:num_layers], tf.random.fold_in(key, 3)
 
 
 def add_noise(

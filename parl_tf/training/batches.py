@@ -4,13 +4,14 @@ import math
 
 import tensorflow as tf
 
+from parl_tf.data.augmentation import AUGMENTATIONS
 from parl_tf.data.batches import paired_batches, training_batches
 from parl_tf.data.datasets import MIRRORED_DATASETS, Dataset
 from parl_tf.data.examples import Split
 from parl_tf.defences.base import Ensemble
 from parl_tf.errors import InputError
 from parl_tf.runtime.replicas import num_replicas
-from parl_tf.training.recipes import Recipe
+from parl_tf.training.recipe import Recipe
 
 
 def batches_to_train_on(
@@ -27,13 +28,13 @@ def batches_to_train_on(
             f"Expected a batch_size divisible by the number of devices, {num_replicas()}. "
             f"Received: {recipe.batch_size}."
         )
+    mirror = dataset.name in MIRRORED_DATASETS
     make_batches = paired_batches if ensemble.uses_partners else training_batches
     return make_batches(
         dataset.train,
         batch_size=recipe.batch_size,
         seed=seed,
-        max_shift=recipe.max_shift,
-        flip=dataset.name in MIRRORED_DATASETS,
+        augmentation=AUGMENTATIONS[recipe.augmentation](dataset.image_shape, mirror),
         noise_stddev=recipe.noise_stddev,
         initial_epoch=initial_epoch,
     )

@@ -13,7 +13,9 @@ from parl_tf.defences.base import Ensemble
 from parl_tf.models import NETWORKS
 from parl_tf.models.penalties import penalize_all_weights
 from parl_tf.training.optimizers import FusedAdam
-from parl_tf.training.recipes import Recipe, recipe_of
+from parl_tf.training.recipe import Recipe
+from parl_tf.training.recipes import recipe_of
+from parl_tf.training.schedules import OneCycle
 
 
 def build_ensemble(
@@ -84,16 +86,21 @@ def optimizer_of(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optim
     """The optimizer of a recipe, with its learning rate schedule."""
     steps = recipe.epochs * steps_per_epoch
     rate: keras.optimizers.schedules.LearningRateSchedule | float = recipe.learning_rate
-    if recipe.decay_at is None:
+    if recipe.decay_at is None and not recipe.warm_up and recipe.annealing == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, steps)
+    elif recipe.decay_at is None:
+        warm_up_steps = int(recipe.warm_up * steps)
+        rate = OneCycle(recipe.learning_rate, steps, warm_up_steps, recipe.annealing)
     elif recipe.decay_at:
         # A rate applies up to and including its boundary; steps are counted from 0.
         boundaries = [round(part * steps) - 1 for part in recipe.decay_at]
         rates = [recipe.learning_rate / 10**number for number in range(len(boundaries) + 1)]
         rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates)
-    if recipe.optimizer == "sgd":
-        return keras.optimizers.SGD(rate, momentum=0.9)
-    return FusedAdam(rate)
+    weight_decay = recipe.weight_decay or None
+    if recipe.optimizer == "adam":
+        return FusedAdam(rate, weight_decay=weight_decay)
+    nesterov = recipe.optimizer == "nesterov"
+    return keras.optimizers.SGD(rate, 0.9, nesterov=nesterov, weight_decay=weight_decay)
 
 
 def _member_seeds(seed: int, num_members: int) -> list[int]:

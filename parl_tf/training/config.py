@@ -13,7 +13,7 @@ from parl_tf.training.fields import (
     wrong,
 )
 from parl_tf.training.migration import FORMAT, migrated
-from parl_tf.training.recipes import Recipe
+from parl_tf.training.recipe import Recipe
 
 OWN_START = "start"
 """Subfolder of a run for the ensemble that the run itself trains to start from."""

@@ -33,8 +33,13 @@ from parl_tf.training.folders import (
 )
 from parl_tf.training.locks import locked
 from parl_tf.training.progress import TimeLeft
-from parl_tf.training.recipes import Recipe, recipe_of
-from parl_tf.training.warm_start import begin_from, check_own_start
+from parl_tf.training.recipe import Recipe
+from parl_tf.training.recipes import recipe_of
+from parl_tf.training.warm_start import (
+    begin_from,
+    check_own_start,
+    may_have_seen_validation,
+)
 
 _log = logging.getLogger(__name__)
 _DIAGNOSED = 250  # images that diversity is measured on
@@ -73,8 +78,8 @@ def train(
         seed: Determines initial weights, order of examples, augmentation and the method's random
             draws.
         start_from: Run folder or Keras file whose members' weights to start from. Without one, a
-            method that needs it (DVERGE) first trains an unprotected ensemble by the same recipe,
-            in the subfolder `start`.
+            method that needs it (DVERGE), or a recipe that says so (`start_epochs`), first trains
+            an unprotected ensemble by the same recipe, in the subfolder `start`.
         arguments: Keyword arguments of the method's class.
         callbacks: Additional Keras callbacks, or one. Their state is not restored when a run
             continues.
@@ -109,13 +114,14 @@ def train(
         >>> model.num_layers
         3
     """
-    recipe = resolved(recipe_of(recipe, method))
+    adversarial = bool((arguments or {}).get("adversarial_training"))
+    recipe = resolved(recipe_of(recipe, method, adversarial_training=adversarial))
     check_can_begin(out)
     ensemble = build_ensemble(
         method, dataset, recipe=recipe, num_members=num_members, seed=seed, **(arguments or {})
     )
     folder = pathlib.Path(out)
-    started = _started(ensemble, start_from, seed)
+    started = _started(ensemble, start_from, recipe, dataset)
     config = _configuration(method, ensemble, dataset, recipe, seed, started)
     own_start = folder / OWN_START if started and started.is_own else None
     batches_to_train_on(ensemble, dataset, recipe, seed, 0)  # both raise before anything is written
@@ -144,21 +150,26 @@ def train(
                 check_own_start(ensemble, own_start, config)
             begin_run(folder, config)
             if own_start:
-                _train_start(own_start, method, dataset, recipe, num_members, seed, verbose)
+                start = recipe.of_start
+                _train_start(own_start, method, dataset, start, num_members, seed, verbose)
                 begin_from(ensemble, own_start)
         _fit(ensemble, batches, dataset, recipe, folder, epoch, callbacks, verbose)
         finish_run(folder, ensemble)
         return ensemble
 
 
-def _started(ensemble: Ensemble, start_from: str | os.PathLike | None, seed: int) -> Start | None:
+def _started(
+    ensemble: Ensemble, start_from: str | os.PathLike | None, recipe: Recipe, dataset: Dataset
+) -> Start | None:
     """Copies the weights at `start_from`, if given; returns the value for the configuration."""
     if start_from is None:
-        return Start(run=OWN_START) if ensemble.needs_start else None
+        needed = ensemble.needs_start or recipe.start_epochs is not None
+        return Start(run=OWN_START) if needed else None
     started = begin_from(ensemble, start_from)
-    if started.seed != seed:
+    if may_have_seen_validation(start_from, dataset):
         _log.warning(
-            "%s was trained with another seed, so it has seen validation images of this run.",
+            "%s was trained on other images than this run, or does not say on which: it may have "
+            "seen validation images of this run.",
             start_from,
         )
     return started

@@ -9,8 +9,9 @@ from typing import Any
 
 from parl_tf.defences.former_arguments import FORMER_ARGUMENTS
 from parl_tf.errors import InputError
+from parl_tf.training.fields import check_integer, check_names
 
-FORMAT = 2
+FORMAT = 3
 """The format that this version writes."""
 
 
@@ -58,4 +59,31 @@ def _from_1_to_2(document: dict[str, Any]) -> dict[str, Any]:
     return added | document | {name: value for name, value in changed.items() if name in document}
 
 
-_STEPS: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = (_from_1_to_2,)
+def _from_2_to_3(document: dict[str, Any]) -> dict[str, Any]:
+    """Names the augmentation: shifts by up to `max_shift` pixels, with a black gap.
+
+    What a recipe could not say yet was not done.
+
+    Raises:
+        InputError: The recipe has no `max_shift` from 0 to 999.
+    """
+    recipe = document.get("recipe")
+    if not isinstance(recipe, Mapping):
+        return document
+    check_names(recipe, ["max_shift"], recipe, of="recipe.")
+    recipe = dict(recipe)
+    pixels = recipe.pop("max_shift")
+    check_integer("recipe.max_shift", pixels, 0, 999)
+    recipe = {
+        "start_epochs": None,
+        "warm_up": 0.0,
+        "annealing": "cosine",
+        "weight_decay": 0.0,
+        "validation_fraction": None,
+        **recipe,
+        "augmentation": f"black-crops-{pixels}",
+    }
+    return {**document, "recipe": recipe}
+
+
+_STEPS: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = (_from_1_to_2, _from_2_to_3)

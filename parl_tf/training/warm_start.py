@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from parl_tf.data.datasets import Dataset
 from parl_tf.defences.base import Ensemble
 from parl_tf.errors import ExistingRunError, InputError, MissingFileError, UnreadableFileError
 from parl_tf.graphs.nodes import copy_weights
@@ -70,6 +71,22 @@ def begin_from(ensemble: Ensemble, path: str | os.PathLike) -> Start:
     return Start(run=str(path), method=config.method, seed=config.seed)
 
 
+def may_have_seen_validation(start: str | os.PathLike, dataset: Dataset) -> bool:
+    """Whether an ensemble may have been trained on validation images of a data set.
+
+    Args:
+        start: A finished run folder, or a Keras file, which does not say what it was trained on.
+        dataset: Data of the run that starts from it.
+    """
+    if not len(dataset.validation):
+        return False
+    if not pathlib.Path(start).is_dir():
+        return True
+    other = read_config(start).dataset
+    same = (other.fingerprint, other.seed) == (dataset.fingerprint, dataset.seed)
+    return not same or other.validation_examples < len(dataset.validation)
+
+
 def check_own_start(ensemble: Ensemble, folder: pathlib.Path, config: RunConfig) -> None:
     """Raises unless a folder can hold the ensemble that a run itself trains to start from.
 
@@ -98,7 +115,9 @@ def check_own_start(ensemble: Ensemble, folder: pathlib.Path, config: RunConfig)
         return
     uncompared: dict[str, Any] = {"arguments": {}, "start_from": None}
     others = dataclasses.replace(found, **uncompared).differences(
-        dataclasses.replace(config, method="unprotected", **uncompared)
+        dataclasses.replace(
+            config, method="unprotected", recipe=config.recipe.of_start, **uncompared
+        )
     )
     if not finished and others:
         return

@@ -9,13 +9,15 @@ import sys
 import pytest
 
 from parl_tf.cli import attack, diversity, report, train
+from parl_tf.cli.common import finite
+from parl_tf.cli.method_options import method_options
 
 
 def test_every_number_may_be_a_fraction():
     for tool in (train, attack, diversity, report):
         kinds = {action.dest: action.type for action in tool.parser()._actions}
         assert not {float, int} & set(kinds.values())  # these take no fractions
-        assert train.finite in kinds.values()
+        assert finite in kinds.values()
     arguments = train.parser().parse_args(
         [
             *("--adversarial-training", "--adversarial-epsilon", "4/255"),
@@ -23,7 +25,7 @@ def test_every_number_may_be_a_fraction():
             *("--method", "unprotected", "--dataset", "digits", "--out", "run"),
         ]
     )
-    assert train._method_options(arguments) == {
+    assert method_options(arguments) == {
         "adversarial_training": {"epsilon": 4 / 255, "step_size": 1 / 255}
     }
     assert arguments.learning_rate == 1e-3

@@ -11,9 +11,13 @@ from harness.tools import TRAIN, run
 
 import parl_tf
 from parl_tf.cli import train
+from parl_tf.cli.common import finite, positive_int
+from parl_tf.cli.method_options import ADVERSARIAL, OPTIONS, method_options
 from parl_tf.defences import METHODS
+from parl_tf.errors import InputError
 from parl_tf.results.files import load_records
 from parl_tf.training import checkpoints
+from parl_tf.training.recipes import FAST
 
 
 @pytest.mark.slow
@@ -49,6 +53,33 @@ def test_a_finished_run_is_not_trained_again(runs, capsys):
     assert (folder / "parl" / "model.keras").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("options", "epochs", "start_epochs", "validation"),
+    [
+        (["--method", "parl"], FAST.epochs, None, 0),
+        (["--method", "trs", "--epochs", "2"], 2, FAST.epochs, 0),
+        (["--method", "adp", "--adversarial-training"], 4, FAST.epochs, 0),
+        (["--method", "gal", "--validation-fraction", "0.2"], FAST.epochs, None, 259),
+        (["--method", "gal", "--recipe", "paper"], 200, None, 130),
+    ],
+)
+def test_fast_holds_all_images_unless_told_otherwise(
+    tmp_path, monkeypatch, options, epochs, start_epochs, validation
+):
+    seen = {}
+
+    def stop(method, dataset, out, *, recipe, **others):
+        seen.update(dataset=dataset, recipe=recipe)
+        raise InputError("seen enough")
+
+    monkeypatch.setattr("parl_tf.training.fitting.train", stop)
+    given = ["--dataset", "digits", "--recipe", "fast", *options, "--out", str(tmp_path / "run")]
+    assert train.main(given) == 2
+    assert (seen["recipe"].epochs, seen["recipe"].start_epochs) == (epochs, start_epochs)
+    assert len(seen["dataset"].validation) == validation
+    assert len(seen["dataset"].train) == 1297 - validation
+
+
 MOVING_BY_MOVING = ("--distillation-moves-statistics", "--distillation-batch-norm", "moving")
 
 
@@ -78,6 +109,8 @@ MOVING_BY_MOVING = ("--distillation-moves-statistics", "--distillation-batch-nor
         (["--adversarial-training", "--adversarial-against", "all"], 2, "Unknown against"),
         (["--recipe", "papers"], 2, "Did you mean paper"),
         (["--network", "resnet21"], 2, "Did you mean resnet20"),
+        (["--augmentation", "shift"], 2, "Did you mean shifts"),
+        (["--augmentation", "black-crops-33"], 2, "at most 32 pixels"),
         (["--method", "dverge", "--start-from", "nowhere"], 3, "No run folder or Keras file"),
         (["--method", "dverge", "--distillation-epsilon", "9"], 2, "epsilon in (0, 1]"),
         (["--method", "trs", "--first-radius", "2"], 2, "radius in [0, 1]"),
@@ -102,18 +135,18 @@ def test_train_ends_in_a_message_and_leaves_nothing(tmp_path, capsys, arguments,
 
 def test_every_option_of_a_method_reaches_its_class():
     classes = dict(METHODS)
-    for methods, options in train._OPTIONS.items():
+    for methods, options in OPTIONS.items():
         for flag, keyword, kind, _ in options:
             for method in methods:
                 parameters = inspect.signature(classes[method]).parameters
                 assert keyword in parameters, flag
                 default = parameters[keyword].default
-                text = {train.finite: ["0.5"], train.positive_int: ["3"], str: ["batch"]}
+                text = {finite: ["0.5"], positive_int: ["3"], str: ["batch"]}
                 value = text.get(kind, [])  # none for what is only switched on
                 arguments = train.parser().parse_args(
                     ["--method", method, "--dataset", "digits", "--out", "run", flag, *value]
                 )
-                (given,) = train._method_options(arguments).items()
+                (given,) = method_options(arguments).items()
                 assert given == (keyword, type(default)(*value) if value else True), flag
 
 
@@ -122,10 +155,10 @@ def test_adversarial_options_reach_their_class():
     arguments = train.parser().parse_args(
         ["--method", "parl", "--dataset", "digits", "--out", "run", *flags]
     )
-    keywords = train._method_options(arguments)
+    keywords = method_options(arguments)
     assert keywords == {"adversarial_training": {"epsilon": 0.1, "num_steps": 3}}
     fields = {field.name for field in dataclasses.fields(parl_tf.AdversarialTraining)}
-    assert {keyword for _, keyword, *_ in train._ADVERSARIAL} <= fields
+    assert {keyword for _, keyword, *_ in ADVERSARIAL} <= fields
 
 
 @pytest.mark.parametrize(
@@ -146,7 +179,7 @@ def test_adversarial_options_reach_their_class():
 )
 def test_departures_from_the_authors_code_are_options(method, flags, keywords):
     given = ["--method", method, "--dataset", "digits", "--out", "run", *flags]
-    assert train._method_options(train.parser().parse_args(given)) == keywords
+    assert method_options(train.parser().parse_args(given)) == keywords
     parameters = inspect.signature(METHODS[method]).parameters
     assert set(keywords) <= set(parameters)
 

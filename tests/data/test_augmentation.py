@@ -1,15 +1,20 @@
+"""Epochs: order, augmentation and noise. For single layers, see test_augmentation_layers.py."""
+
+import random
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from harness.networks import examples, logits_loss, plain_network
 
-from parl_tf.data.batches import paired_batches, shift_and_flip, training_batches
+from parl_tf.data.augmentation import AUGMENTATIONS
+from parl_tf.data.batches import paired_batches, training_batches
 from parl_tf.data.examples import Split
 from parl_tf.errors import InputError
 
 
-def numbered(count, shape=(6, 5, 3)):
+def numbered(count, shape=(20, 21, 3)):
     """Random images without black pixels, each labelled with its index."""
     images = np.random.default_rng(0).uniform(0.1, 1, (count, *shape))
     return Split(images.astype("float32"), np.arange(count))
@@ -42,8 +47,26 @@ def share_of_equal_images(first, second):
     return equal.all(axis=(1, 2, 3)).mean()
 
 
-def test_every_epoch_has_all_examples_in_an_order_and_augmentation_of_its_own():
-    epochs = passes(numbered(40), 3)
+LAYERS = {
+    "the default": None,
+    **{
+        name: AUGMENTATIONS[name]((20, 21, 3), mirror=True)
+        for name in ("bilinear-shifts", "edge-crops-4", "black-crops-4")
+    },
+    "all kinds": [
+        keras.layers.RandomFlip("vertical"),
+        keras.layers.RandomZoom(0.2),
+        keras.layers.RandomRotation(0.1, seed=3),
+        keras.layers.RandomTranslation((-0.1, 0.2), 0.1),
+        keras.layers.RandomFlip("horizontal"),
+    ],
+}
+every_kind = pytest.mark.parametrize("augmentation", LAYERS.values(), ids=LAYERS)
+
+
+@every_kind
+def test_every_epoch_has_all_examples_in_an_order_and_augmentation_of_its_own(augmentation):
+    epochs = passes(numbered(40), 3, augmentation=augmentation)
     for _, labels in epochs:
         assert sorted(labels) == list(range(40))
     for first, second in ((0, 1), (1, 2), (0, 2)):
@@ -51,20 +74,24 @@ def test_every_epoch_has_all_examples_in_an_order_and_augmentation_of_its_own():
         assert share_of_equal_images(epochs[first], epochs[second]) < 0.1
 
 
-def test_a_repeated_run_is_identical_and_another_seed_is_not():
-    split = numbered(40)
-    epochs = passes(split, 2)
-    assert_same(epochs, passes(split, 2))
-    for found, other in zip(epochs, passes(split, 2, seed=1), strict=True):
+@every_kind
+def test_a_repeated_run_is_identical_and_another_seed_is_not(augmentation):
+    split, options = numbered(40), {"augmentation": augmentation}
+    epochs = passes(split, 2, **options)
+    assert_same(epochs, passes(split, 2, **options))
+    for found, other in zip(epochs, passes(split, 2, **options, seed=1), strict=True):
         assert found[1].tolist() != other[1].tolist()
         assert share_of_equal_images(found, other) < 0.1
 
 
-def test_global_generators_do_not_matter():
+@every_kind
+def test_global_generators_do_not_matter_and_are_left_alone(augmentation):
     def disturbed_run(seed):
         keras.utils.set_random_seed(seed)
-        batches = training_batches(numbered(20), batch_size=4, seed=0)
+        before = random.getstate()
+        batches = training_batches(numbered(20), batch_size=4, seed=0, augmentation=augmentation)
         epochs = [one_pass(batches)]
+        assert random.getstate() == before  # Keras takes the seeds of layers from it
         tf.random.set_seed(seed + 1)
         np.random.seed(seed + 2)
         return [*epochs, one_pass(batches)]
@@ -72,10 +99,11 @@ def test_global_generators_do_not_matter():
     assert_same(disturbed_run(0), disturbed_run(10))
 
 
+@every_kind
 @pytest.mark.parametrize("batch_size", [1, 5, 20])
-def test_an_epoch_does_not_depend_on_the_batch_size(batch_size):
-    split = numbered(20)
-    assert_same(passes(split, 2), passes(split, 2, batch_size=batch_size))
+def test_an_epoch_does_not_depend_on_the_batch_size(batch_size, augmentation):
+    split, options = numbered(20), {"augmentation": augmentation}
+    assert_same(passes(split, 2, **options), passes(split, 2, **options, batch_size=batch_size))
 
 
 def test_what_an_image_gets_does_not_depend_on_the_batch_it_is_left_in():
@@ -87,10 +115,11 @@ def test_what_an_image_gets_does_not_depend_on_the_batch_it_is_left_in():
     np.testing.assert_array_equal(part, by_label(whole, order)[labels])
 
 
+@every_kind
 @pytest.mark.parametrize("epoch", [1, 3])
-def test_initial_epoch_continues_where_a_run_left_off(epoch):
+def test_initial_epoch_continues_where_a_run_left_off(epoch, augmentation):
     split = numbered(20)
-    noise = {"noise_stddev": 0.1}
+    noise = {"noise_stddev": 0.1, "augmentation": augmentation}
     expected = passes(split, epoch + 2, **noise)[epoch:]
     assert_same(expected, passes(split, 2, **noise, initial_epoch=epoch))
 
@@ -106,34 +135,92 @@ def test_pairs_continue_where_a_run_left_off():
     assert not np.array_equal(epochs[0], epochs[2])
 
 
-def test_shift_and_flip_against_plain_loops():
-    max_shift, (height, width) = 2, (4, 6)
-    cases = [(row, column, flip) for row in range(5) for column in range(5) for flip in (0, 1)]
-    images = numbered(len(cases), (height, width, 2)).images
-    expected = np.zeros_like(images)
-    for index, (row, column, flip) in enumerate(cases):
-        for y in range(height):
-            for x in range(width):
-                from_y, from_x = y + row - max_shift, x + column - max_shift
-                if 0 <= from_y < height and 0 <= from_x < width:
-                    to_x = width - 1 - x if flip else x
-                    expected[index, y, to_x] = images[index, from_y, from_x]
-    rows, columns, flips = np.array(cases).T
-    shifts = tf.constant(np.stack([rows, columns], axis=1), tf.int32)
-    found = shift_and_flip(tf.constant(images), shifts, tf.constant(flips == 1), max_shift)
-    np.testing.assert_array_equal(found, expected)
+def keys_of(seed, epoch):
+    """The keys of order, shift and flip, as runs have had them from the beginning."""
+    return tf.unstack(tf.random.experimental.stateless_split(tf.constant([seed, epoch + 1]), 3))
 
 
-def test_without_shift_and_flip_images_stay_as_they_are():
+def shifted_and_mirrored(image, down, right, mirrored, *, black):
+    """The image moved by whole pixels, pixel by pixel; what is outside is black or the edge."""
+    result, (height, width) = np.zeros_like(image), image.shape[:2]
+    for row in range(height):
+        for column in range(width):
+            y, x = row - down, column - right
+            inside = 0 <= y < height and 0 <= x < width
+            if inside or not black:
+                y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
+                result[row, width - 1 - column if mirrored else column] = image[y, x]
+    return result
+
+
+def expected_epoch(split, seed, epoch, largest, *, black, mirror=True):
+    """An epoch in plain loops: the images in their order, and their labels."""
+    count = len(split)
+    order, shift, flip = keys_of(seed, epoch)
+    order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=order).numpy()
+    corners = tf.random.stateless_uniform((count, 2), shift, 0, 2 * largest + 1, tf.int32).numpy()
+    flips = mirror & (tf.random.stateless_uniform((count,), flip).numpy() < 0.5)
+    images = [
+        shifted_and_mirrored(split.images[i], *(largest - corners[i]), flips[i], black=black)
+        for i in order
+    ]
+    return np.stack(images), order
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+@pytest.mark.parametrize("pixels", [0, 1, 4, 17])
+def test_runs_of_earlier_versions_go_on_with_the_same_shifts_and_flips(pixels, mirror):
+    shape = (18, 17, 2)
+    split, layers = numbered(40, shape), AUGMENTATIONS[f"black-crops-{pixels}"](shape, mirror)
+    expected = [
+        expected_epoch(split, 7, epoch, pixels, black=True, mirror=mirror) for epoch in (1, 2)
+    ]
+    options = {"seed": 7, "augmentation": layers, "initial_epoch": 1}
+    assert_same(passes(split, 2, **options), expected)
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 3), (30, 49, 1)])
+def test_the_default_is_shifts_of_a_tenth_with_the_edge_in_the_gap(shape):
+    """100 images, bit for bit. A tenth of 49 is 4 whole pixels, a tenth of the others 3."""
+    split = numbered(100, shape)
+    if shape[0] == shape[1]:
+        expected = [expected_epoch(split, 3, epoch, 3, black=False) for epoch in (0, 1)]
+        assert_same(passes(split, 2, seed=3), expected)
+    for images, labels in passes(split, 2, seed=3):
+        seen = set()
+        for image, label in zip(images, labels, strict=True):
+            seen |= {
+                (down, right)
+                for down in range(-4, 5)
+                for right in range(-5, 6)
+                for mirrored in (False, True)
+                if np.array_equal(moved(split.images[label], down, right, mirrored), image)
+            }
+        assert len(seen) > 30
+        assert {abs(down) for down, _ in seen} == {0, 1, 2, 3}
+        assert {abs(right) for _, right in seen} == set(range(shape[1] // 10 + 1))
+
+
+def moved(image, down, right, mirrored):
+    """The image moved by whole pixels over its edge."""
+    height, width = image.shape[:2]
+    rows = np.clip(np.arange(height) - down, 0, height - 1)
+    columns = np.clip(np.arange(width) - right, 0, width - 1)
+    image = image[rows][:, columns]
+    return image[:, ::-1] if mirrored else image
+
+
+@pytest.mark.parametrize("layers", [(), AUGMENTATIONS["none"]((20, 21, 3), mirror=True)])
+def test_without_augmentation_images_stay_as_they_are(layers):
     split = numbered(20)
-    for images, labels in passes(split, 2, max_shift=0, flip=False):
+    for images, labels in passes(split, 2, augmentation=layers):
         np.testing.assert_array_equal(images, split.images[labels])
 
 
 def test_half_of_the_images_are_flipped_and_each_epoch_chooses_anew():
     split = numbered(2000, (1, 2, 1))
     flipped = []
-    for epoch in passes(split, 2, batch_size=100, max_shift=0):
+    for epoch in passes(split, 2, batch_size=100):  # too small to be shifted by a tenth
         images = by_label(*epoch)
         mirrored = (images == split.images[:, :, ::-1]).all(axis=(1, 2, 3))
         unchanged = (images == split.images).all(axis=(1, 2, 3))
@@ -143,17 +230,6 @@ def test_half_of_the_images_are_flipped_and_each_epoch_chooses_anew():
     assert first.mean() == pytest.approx(0.5, abs=0.05)
     assert second.mean() == pytest.approx(0.5, abs=0.05)
     assert (first & second).mean() == pytest.approx(0.25, abs=0.05)
-
-
-def test_every_shift_in_range_is_about_as_frequent():
-    dot = np.zeros((2500, 7, 7, 1), "float32")
-    dot[:, 3, 3] = 1
-    ((images, _),) = passes(Split(dot, np.arange(2500)), 1, batch_size=100, max_shift=2, flip=False)
-    frequency = images.sum(axis=(0, 3))
-    expected = np.zeros((7, 7))
-    expected[1:6, 1:6] = 100
-    np.testing.assert_allclose(frequency, expected, atol=40)
-    np.testing.assert_array_equal(frequency == 0, expected == 0)
 
 
 def test_a_last_smaller_batch_is_left_out_of_each_epoch_with_other_examples():
@@ -172,10 +248,10 @@ def test_a_last_smaller_batch_is_left_out_of_each_epoch_with_other_examples():
 def test_batches_have_static_shapes_and_stay_in_range():
     split = numbered(11)
     images, labels = training_batches(split, batch_size=4, seed=0).element_spec
-    assert images == tf.TensorSpec((4, 6, 5, 3), tf.float32)
+    assert images == tf.TensorSpec((4, 20, 21, 3), tf.float32)
     assert labels == tf.TensorSpec((4,), tf.int64)
     ((augmented, _),) = passes(split, 1)
-    assert augmented.min() == 0  # the black gap of a shift
+    assert augmented.min() >= 0.1  # no gap of a shift is black
     assert augmented.max() <= 1
 
 
@@ -213,7 +289,6 @@ def test_a_resumed_fit_ends_where_an_uninterrupted_one_does():
     [
         ({"batch_size": 0}, "batch_size from 1 to 20, the number of examples. Received: 0"),
         ({"batch_size": 21}, "batch_size from 1 to 20.*Received: 21"),
-        ({"max_shift": -1}, "max_shift of at least 0. Received: -1"),
     ],
 )
 def test_refuses_bad_arguments(arguments, message):
@@ -229,7 +304,7 @@ def noise_of_an_epoch(split, noisy_pass):
 def test_half_of_the_images_get_noise_of_the_deviation_asked_for():
     images = np.full((400, 6, 5, 3), 0.5, "float32")
     split = Split(images, np.arange(400))
-    plain = {"max_shift": 0, "flip": False, "noise_stddev": 0.045}
+    plain = {"augmentation": (), "noise_stddev": 0.045}
     noise = noise_of_an_epoch(split, passes(split, 1, **plain)[0])
     noisy = (noise != 0).any(axis=(1, 2, 3))
     assert 0.4 < noisy.mean() < 0.6
@@ -240,7 +315,7 @@ def test_half_of_the_images_get_noise_of_the_deviation_asked_for():
 
 def test_noise_follows_from_seed_epoch_and_image_and_stays_in_range():
     split = numbered(40)
-    options = {"max_shift": 0, "flip": False, "noise_stddev": 0.5}
+    options = {"augmentation": (), "noise_stddev": 0.5}
     epochs = passes(split, 2, **options)
     assert_same(epochs, passes(split, 2, **options))
     first, second = (noise_of_an_epoch(split, epoch) for epoch in epochs)
@@ -271,7 +346,7 @@ def test_refuses_a_deviation_that_is_none(stddev):
 
 def test_pairs_are_the_training_batches_and_others_shuffled_independently():
     split = numbered(40)
-    arguments = {"batch_size": 4, "seed": 3, "max_shift": 0, "flip": False}
+    arguments = {"batch_size": 4, "seed": 3, "augmentation": ()}
     batches = paired_batches(split, **arguments)
     assert int(batches.cardinality()) == 10
     alone = training_batches(split, **arguments)

@@ -27,7 +27,8 @@ from parl_tf.evaluation.saved_examples import evaluate_examples
 from parl_tf.protocols import PROTOCOLS
 from parl_tf.report.records.collection import collect
 from parl_tf.training.fitting import build_ensemble, train
-from parl_tf.training.recipes import Recipe, recipe_for
+from parl_tf.training.recipe import Recipe
+from parl_tf.training.recipes import recipe_for
 
 IMAGES, LABELS = examples(11)
 MODEL = plain_network(0)
@@ -252,7 +253,7 @@ def test_training_batches_are_of_the_training_part():
 
 def test_pairs_are_made_of_data_that_are_read_once():
     shuffled = tf_data().shuffle(11)
-    batches = paired_batches(shuffled, batch_size=11, seed=0, max_shift=0, flip=False)
+    batches = paired_batches(shuffled, batch_size=11, seed=0, augmentation=())
     for (images, partners), labels in batches.as_numpy_iterator():
         order = [int(np.flatnonzero((image == IMAGES).all(axis=(1, 2, 3)))[0]) for image in images]
         np.testing.assert_array_equal(labels, LABELS[order])

@@ -3,7 +3,7 @@
 import dataclasses
 
 from parl_tf.training.config import RunConfig, TrainingData
-from parl_tf.training.recipes import Recipe
+from parl_tf.training.recipe import Recipe
 
 CIFAR10 = TrainingData(
     name="cifar10", fingerprint="da7a", train_examples=45_000, validation_examples=5_000, seed=0

@@ -4,6 +4,7 @@ import shlex
 import pytest
 
 from parl_tf.cli import attack, diversity, train
+from parl_tf.cli.method_options import method_options
 from parl_tf.errors import InputError, MissingFileError, UnreadableFileError
 from parl_tf.reproduction.grid import SCALES, grid_file, plan, read_grid, select
 
@@ -72,7 +73,7 @@ def test_every_command_of_a_scale_is_one_that_its_tool_takes(scale):
             given = parsers[job.tool].parse_args(job.arguments)
             assert given.out == str(job.output)
         if job.tool == "train":
-            train._method_options(given)
+            method_options(given)
         if job.tool == "attack":
             assert attack.cases_of(given)
     names = {job.name.split("/")[-1] for job in jobs if job.tool == "train"}

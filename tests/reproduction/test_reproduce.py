@@ -12,6 +12,8 @@ import time
 import pytest
 
 from parl_tf.cli import reproduce
+from parl_tf.cli.estimates import seconds
+from parl_tf.reproduction.grid import Job
 from parl_tf.results.diversity import load_diversity
 from parl_tf.results.files import load_records
 
@@ -155,6 +157,24 @@ def test_a_dry_run_estimates_and_does_nothing(grid, tmp_path, capsys):
     assert not out.exists()
     assert reproduce.main(["--grid", str(grid), "--out", str(out), "--dry-run"]) == 0
     assert "in total on two CPU cores" in capsys.readouterr().out
+
+
+def test_an_estimate_counts_the_ensemble_that_a_run_trains_to_start_from():
+    def estimate(*options):
+        arguments = ("--dataset", "cifar10", "--recipe", "fast", "--out", "run", *options)
+        return seconds(
+            Job(name="train/cifar10/x", tool="train", arguments=arguments, output=pathlib.Path("x"))
+        )
+
+    unprotected, given = estimate("--method", "unprotected"), ("--start-from", "other")
+    for method in ("dverge", "trs"):
+        apart = estimate("--method", method, *given)
+        assert estimate("--method", method) == pytest.approx(apart + unprotected, abs=20)
+        assert estimate("--method", method, "--epochs", "8", *given) == pytest.approx(
+            2 * apart, abs=20
+        )
+    part = estimate("--method", "unprotected", "--validation-fraction", "0.5")
+    assert part == pytest.approx(unprotected / 2, abs=20)
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ from parl_tf.results.files import checksum, load_records, to_document
 from parl_tf.training import building, resuming
 from parl_tf.training import fitting as training
 from parl_tf.training.folders import begin_run, load_model
-from parl_tf.training.recipes import Recipe
+from parl_tf.training.recipe import Recipe
 
 CLEAR = (ExistingRunError, InputError, MissingFileError, UnreadableFileError)
 MANY = settings(

@@ -17,6 +17,7 @@ HOUSE = """
 import sys
 import keras, numpy as np, tensorflow as tf
 import parl_tf
+from parl_tf.data.augmentation import AUGMENTATIONS
 from parl_tf.data.batches import training_batches
 from parl_tf.data.examples import Split
 from parl_tf.defences import METHODS
@@ -49,7 +50,8 @@ keras.config.set_dtype_policy("float64")
 
 def trained(*arguments, **options):
     ensemble = compiled(*arguments, **options)
-    batches = training_batches(SPLIT, batch_size=16, seed=3, max_shift=1)
+    layers = AUGMENTATIONS["black-crops-1"]((8, 8, 3), mirror=True)
+    batches = training_batches(SPLIT, batch_size=16, seed=3, augmentation=layers)
     validation = tf.data.Dataset.from_tensor_slices((SPLIT.images, SPLIT.labels)).batch(20)
     batches, validation = (
         some.map(lambda images, labels: (tf.cast(images, tf.float64), labels))

@@ -125,21 +125,51 @@ def test_arguments_that_came_later_are_as_they_were_before(method):
     former = METHODS[method].former_arguments
     assert former == FORMER_ARGUMENTS.get(method, {})
     given = {"seed": 0, "adversarial_training": None}
-    for form in ({**document, "format": 1}, document):
+    for form in (with_shifts({**document, "format": 1}, 4), document):
         assert RunConfig.from_json(form).arguments == {**former, **given}
     chosen = dict.fromkeys(former, "chosen")
     document["arguments"].update(chosen)
     assert RunConfig.from_json(document).arguments == {**given, **chosen}
 
 
+@pytest.mark.parametrize("pixels", [0, 4, 999])
+def test_shifts_of_format_2_are_crops_with_a_black_gap(pixels):
+    now = run_config("parl", 3, recipe={"augmentation": f"black-crops-{pixels}"})
+    assert RunConfig.from_json(with_shifts({**now.to_json(), "format": 2}, pixels)) == now
+
+
+@pytest.mark.parametrize("form", [1, 2])
+@pytest.mark.parametrize("pixels", [NOTHING, None, -1, 1000, "4", True, 4.0])
+def test_malformed_shifts_are_named(form, pixels):
+    document = with_shifts({**FULL.to_json(), "format": form}, pixels)
+    if pixels is NOTHING:
+        del document["recipe"]["max_shift"]
+    with pytest.raises(InputError, match="Expected .*recipe.max_shift"):
+        RunConfig.from_json(document)
+
+
+def with_shifts(document, pixels):
+    """A document of format 1 or 2, whose recipe had a `max_shift` in place of an augmentation."""
+    recipe = {**document["recipe"], "max_shift": pixels}
+    del recipe["augmentation"]
+    return {**document, "recipe": recipe}
+
+
 def test_format_1_is_completed_with_what_was_done_before_its_fields_were_there():
-    now = run_config("parl", 3, arguments={"num_layers": 7}, dataset={"seed": None})
+    now = run_config(
+        "parl",
+        3,
+        recipe={"augmentation": "black-crops-4"},
+        arguments={"num_layers": 7},
+        dataset={"seed": None},
+    )
     first = {**now.to_json(), "format": 1}
     for name in ("start_from", "deterministic", "devices", "commit"):
         del first[name]
     del first["dataset"]["seed"]
     for name in ("penalized", "pixel_deviation"):
         del first["recipe"][name]
+    first = with_shifts(first, 4)
     assert RunConfig.from_json(first) == now
     changed = {**first, "devices": 2, "recipe": {**first["recipe"], "penalized": "all"}}
     found = RunConfig.from_json(changed)

@@ -5,6 +5,9 @@ of `networks.pooled_network` under the name of ResNet8: `train("parl", ...)` on 
 epochs of SGD, deterministic, once to its end and once interrupted after the first epoch; then
 `parl-attack` and `parl-diversity` on the finished run. Two options of Keras 3.15, both null, were
 taken out of the models' configurations afterwards, so that Keras 3.14 reads them too.
+
+`tests/data/format_2/config.json` is the unfinished run's as commit 05d7e35 wrote it, the last of
+format 2.
 """
 
 import json
@@ -22,8 +25,9 @@ from parl_tf.results.diversity import load_diversity
 from parl_tf.results.files import load_records
 from parl_tf.results.settings import Setting
 from parl_tf.training.folders import find_checkpoints, load_model, read_config, read_history
-from parl_tf.training.recipes import Recipe
+from parl_tf.training.recipe import Recipe
 
+FORMAT_2 = pathlib.Path(__file__).parents[1] / "data" / "format_2" / "config.json"
 MADE = pathlib.Path(__file__).parents[1] / "data" / "format_1"
 RESUME = """
 import functools, sys
@@ -40,10 +44,13 @@ resume(sys.argv[1], verbose=0)
 """
 
 
-@pytest.mark.parametrize("run", ["finished", "unfinished"])
-def test_its_configuration_is_read_with_what_came_later(run):
-    assert json.loads((MADE / run / "config.json").read_text())["format"] == 1
-    config = read_config(MADE / run)
+@pytest.mark.parametrize(
+    ("run", "form"),
+    [(MADE / "finished", 1), (MADE / "unfinished", 1), (FORMAT_2.parent, 2)],
+)
+def test_its_configuration_is_read_with_what_came_later(run, form):
+    assert json.loads((run / "config.json").read_text())["format"] == form
+    config = read_config(run)
     assert (config.method, config.seed, config.num_members) == ("parl", 3, 2)
     assert (config.arguments["num_layers"], config.arguments["cosine"]) == (7, "signed")
     assert config.recipe == Recipe(
@@ -55,6 +62,7 @@ def test_its_configuration_is_read_with_what_came_later(run):
         kernel_penalty=0.125,
         penalized="convolutions",
         pixel_deviation="data_set",
+        augmentation="black-crops-4",
     )
     assert (config.dataset.name, config.dataset.train_examples) == ("digits", 64)
     assert (config.deterministic, config.devices, config.commit) == (True, 1, None)
@@ -72,9 +80,11 @@ def test_its_finished_run_is_loaded_and_is_what_was_evaluated():
 @pytest.mark.slow
 def test_its_unfinished_run_is_resumed_and_ends_as_it_would_have(tmp_path):
     ends = []
-    for name in ("first", "second"):
+    for name in ("format 1", "format 2"):
         run = tmp_path / name
         shutil.copytree(MADE / "unfinished", run)
+        if name == "format 2":
+            shutil.copy(FORMAT_2, run)
         assert list(find_checkpoints(run)) == [1]
         environment = {"PYTHONPATH": ":".join([str(MADE.parents[1]), *filter(None, sys.path)])}
         done = subprocess.run(

@@ -22,7 +22,7 @@ import keras, parl_tf
 from harness.networks import pooled_network
 from parl_tf.training import building, fitting as training
 from parl_tf.cli.common import run
-from parl_tf.training.recipes import Recipe
+from parl_tf.training.recipe import Recipe
 
 class Says(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):

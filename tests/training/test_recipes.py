@@ -6,7 +6,8 @@ import pytest
 from parl_tf.defences import METHODS
 from parl_tf.errors import InputError
 from parl_tf.models import NETWORKS
-from parl_tf.training.recipes import AUTHORS, Recipe, recipe_for
+from parl_tf.training.recipe import Recipe
+from parl_tf.training.recipes import AUTHORS, FAST, recipe_for
 
 
 def test_every_recipe_is_of_a_method_and_a_network_that_there_are():
@@ -22,6 +23,40 @@ def test_the_paper_trains_all_alike():
     assert recipe_for("a method that was just added") == recipe
 
 
+@pytest.mark.parametrize("method", [*METHODS, "a method that was just added"])
+def test_fast_trains_all_alike_on_all_images(method):
+    from_scratch = recipe_for(method, "fast", start_epochs=None, epochs=FAST.epochs)
+    assert from_scratch == FAST
+    assert FAST.epochs <= 15
+    assert FAST.validation_fraction == 0
+    adversarial = recipe_for(method, "fast", adversarial_training=True)
+    starts = {"dverge": 4, "trs": 4}
+    for recipe, more in (
+        (recipe_for(method, "fast"), starts.get(method)),
+        (adversarial, starts.get(method, 4)),
+    ):
+        if more is None:
+            assert recipe == FAST
+        else:
+            assert recipe == dataclasses.replace(FAST, epochs=more, start_epochs=FAST.epochs)
+            assert recipe.of_start == FAST
+
+
+def test_with_fast_every_method_that_needs_a_start_adds_epochs_to_it():
+    for method, kind in METHODS.items():
+        if kind.needs_start:
+            assert recipe_for(method, "fast").start_epochs == FAST.epochs
+
+
+@pytest.mark.parametrize("name", ["authors", "paper"])
+@pytest.mark.parametrize("method", METHODS)
+def test_other_recipes_do_not_depend_on_adversarial_training(method, name):
+    recipe = recipe_for(method, name)
+    assert recipe_for(method, name, adversarial_training=True) == recipe
+    assert recipe.start_epochs is None
+    assert recipe.of_start == recipe
+
+
 @pytest.mark.parametrize(
     ("method", "expected"),
     [
@@ -35,6 +70,10 @@ def test_the_paper_trains_all_alike():
         ("adp", {"decay_at": (101 / 200, 151 / 200), "penalized": "convolutions"}),
         ("trs", {"network": "resnet20-shortcut-batch-norm", "pixel_deviation": "image"}),
         *((m, {"kernel_penalty": 5e-5, "penalized": "all"}) for m in ("gal", "dverge", "trs")),
+        *((m, {"augmentation": "black-crops-4"}) for m in ("gal", "dverge", "trs")),
+        *((m, {"augmentation": "shifts"}) for m in ("unprotected", "parl")),
+        ("adp", {"augmentation": "bilinear-shifts"}),
+        ("guardian", {"augmentation": "edge-crops-4"}),
     ],
 )
 def test_authors_recipes(method, expected):
@@ -59,8 +98,24 @@ def test_changes_replace_single_values():
         ({"decay_at": (0.5, 0.5)}, "decay_at"),
         ({"decay_at": (0.0,)}, "decay_at"),
         ({"decay_at": (0.5, 1.0)}, "decay_at"),
+        ({"start_epochs": 0}, "start_epochs of at least 1"),
+        ({"start_epochs": 2.5}, "start_epochs to be an integer"),
+        ({"warm_up": 1.0}, r"warm_up in \[0, 1\). Received: 1.0"),
+        ({"warm_up": -0.1}, "warm_up in"),
+        ({"warm_up": float("nan")}, "warm_up in"),
+        ({"warm_up": 0.1, "decay_at": (0.5,)}, "warm_up only with decay_at=None"),
+        ({"warm_up": 0.1, "decay_at": ()}, "warm_up only with decay_at=None"),
+        ({"validation_fraction": 1.0}, "validation_fraction in"),
+        ({"weight_decay": -1e-4}, "weight_decay"),
+        ({"annealing": "linearly"}, "Did you mean linear"),
+        ({"optimizer": "nesterow"}, "Did you mean nesterov"),
         ({"penalized": "kernels"}, "Unknown penalized"),
         ({"pixel_deviation": "images"}, "Did you mean image"),
+        ({"augmentation": "shift"}, "Did you mean shifts"),
+        ({"augmentation": "black-crops-1000"}, "Did you mean black-crops-4"),
+        ({"augmentation": "edge-crops-04"}, "Unknown augmentation"),
+        ({"augmentation": "shifts-2"}, "Unknown augmentation"),
+        ({"augmentation": None}, "Unknown augmentation"),
     ],
 )
 def test_refuses_bad_values(arguments, message):
@@ -93,8 +148,14 @@ def test_what_is_written_of_a_recipe_is_enough_to_make_it_again(method):
         ("decay_at", ["0.5"]),
         ("network", None),
         ("kernel_penalty", "none"),
+        ("weight_decay", None),
+        ("warm_up", None),
+        ("annealing", 1),
+        ("start_epochs", 2.5),
+        ("start_epochs", True),
+        ("validation_fraction", "0.1"),
         ("noise_stddev", float("inf")),
-        ("max_shift", -1),
+        ("augmentation", 4),
     ],
 )
 def test_a_field_of_another_type_is_refused_by_name(field, value):

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from harness.networks import pooled_network
+from harness.run_configs import run_config
 
 import parl_tf
 from parl_tf.errors import DivergedError, ExistingRunError, InputError, MissingFileError
@@ -17,6 +18,7 @@ from parl_tf.training.checkpoints import Checkpoints
 from parl_tf.training.config import Start
 from parl_tf.training.fitting import train
 from parl_tf.training.folders import (
+    begin_run,
     find_checkpoints,
     finish_run,
     load_model,
@@ -25,8 +27,10 @@ from parl_tf.training.folders import (
     save_checkpoint,
 )
 from parl_tf.training.locks import locked
-from parl_tf.training.recipes import Recipe, recipe_for
+from parl_tf.training.recipe import Recipe
+from parl_tf.training.recipes import recipe_for
 from parl_tf.training.resuming import resume
+from parl_tf.training.warm_start import may_have_seen_validation
 
 # Validation images, and so the diagnosed ones, are one batch, which is traced once.
 DIGITS = parl_tf.load_dataset("digits", train_examples=64, validation_fraction=0.05)
@@ -131,14 +135,79 @@ def test_dverge_trains_its_start_first_and_says_so(tmp_path, tiny_networks, capl
     assert "training one first" in caplog.text
     config, start = read_config(out), read_config(out / "start")
     assert config.start_from == Start(run="start")
-    assert (start.method, start.seed, start.recipe) == (
-        "unprotected",
-        1,
-        config.recipe,
-    )
+    assert (start.method, start.seed, start.recipe) == ("unprotected", 1, config.recipe)
     layers = [row["layer"] for row in read_history(out)]
     ensemble, _ = load_model(out)
     assert layers == [ensemble.layer_of_epoch(epoch) for epoch in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("unprotected", {"adversarial_training": {"num_steps": 1}}),
+        pytest.param("dverge", {"num_steps": 1}, marks=pytest.mark.slow),
+        pytest.param("trs", {}, marks=pytest.mark.slow),
+    ],
+)
+def test_a_recipe_with_a_start_adds_its_epochs_to_an_unprotected_ensemble(
+    tmp_path, tiny_networks, monkeypatch, method, arguments
+):
+    """Also after an interruption in the start, and one in the run itself."""
+    fast = Recipe(epochs=3, batch_size=16, learning_rate=0.01, warm_up=0.5, annealing="linear")
+    monkeypatch.setattr("parl_tf.training.recipes.FAST", fast)
+    given = {"recipe": "fast", "num_members": 2, "arguments": arguments, "verbose": 0}
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    uninterrupted = train(method, DIGITS, whole, **given)
+
+    def save_and_stop(folder, model, epochs):
+        save_checkpoint(folder, model, epochs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr("parl_tf.training.checkpoints.save_checkpoint", save_and_stop)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                train(method, DIGITS, out, **given)
+    assert sorted(find_checkpoints(out / "start")) == [1, 2]
+    with pytest.raises(KeyboardInterrupt):
+        train(method, DIGITS, out, callbacks=[InterruptedIn(2)], **given)
+    assert sorted(find_checkpoints(out)) == [1, 2]
+    ensemble = resume(out, verbose=0)
+    assert_equal_runs(out, ensemble, whole, uninterrupted)
+    config, start = read_config(out), read_config(out / "start")
+    assert config == read_config(whole)
+    assert config.start_from == Start(run="start")
+    assert (config.recipe.epochs, config.recipe.start_epochs) == (4, 3)
+    assert start.start_from is None
+    assert (start.method, start.recipe) == ("unprotected", config.recipe.of_start)
+    assert (start.recipe.epochs, start.recipe.start_epochs) == (3, None)
+    assert [len(read_history(folder)) for folder in (out / "start", out)] == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("fraction", "seed", "seen"),
+    [(0.05, 0, False), (0.1, 0, False), (0.02, 0, True), (0.1, 1, True), (0, 0, True)],
+)
+def test_a_start_that_may_have_seen_validation_images_is_noticed(tmp_path, fraction, seed, seen):
+    other = parl_tf.load_dataset("digits", validation_fraction=fraction, seed=seed)
+    really = {image.tobytes() for image in other.train.images}
+    assert seen == any(image.tobytes() in really for image in DIGITS.validation.images)
+    start = begin_run(
+        tmp_path / "start",
+        run_config(
+            dataset={
+                "name": "digits",
+                "fingerprint": other.fingerprint,
+                "train_examples": len(other.train),
+                "validation_examples": len(other.validation),
+                "seed": seed,
+            }
+        ),
+    )
+    assert may_have_seen_validation(start, DIGITS) == seen
+    assert may_have_seen_validation(tmp_path / "start.keras", DIGITS)
+    without = parl_tf.load_dataset("digits", validation_fraction=0)
+    assert not may_have_seen_validation(start, without)
 
 
 @pytest.mark.slow
@@ -276,6 +345,12 @@ def assert_equal_runs(folder, ensemble, other_folder, other):
     ("method", "recipe", "arguments"),
     [
         ("unprotected", {"noise_stddev": 0.1}, {}),
+        pytest.param(
+            "unprotected",
+            {"warm_up": 0.4, "annealing": "linear", "optimizer": "nesterov", "weight_decay": 0.01},
+            {},
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "parl",
             {},
@@ -452,21 +527,32 @@ def test_a_bad_start_leaves_nothing_behind(tmp_path, tiny_networks):
 
 
 @pytest.mark.parametrize(
-    ("decay_at", "rates"),
+    ("schedule", "rates"),
     [
-        ((0.5, 0.8), [1.0] * 5 + [0.1] * 3 + [0.01] * 2),
-        ((0.3,), [1.0] * 3 + [0.1] * 7),
-        ((), [1.0] * 10),
-        (None, [0.5 * (1 + np.cos(np.pi * step / 10)) for step in range(10)]),
+        ({"decay_at": (0.5, 0.8)}, [1.0] * 5 + [0.1] * 3 + [0.01] * 2),
+        ({"decay_at": (0.3,)}, [1.0] * 3 + [0.1] * 7),
+        ({"decay_at": ()}, [1.0] * 10),
+        ({}, [0.5 * (1 + np.cos(np.pi * step / 10)) for step in range(10)]),
+        ({"annealing": "linear"}, [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]),
+        (
+            {"warm_up": 0.49, "annealing": "linear"},
+            [0.2, 0.4, 0.6, 0.8, 1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6],
+        ),
+        (
+            {"warm_up": 0.2},
+            [1 / 3, 2 / 3, *(0.5 * (1 + np.cos(np.pi * step / 8)) for step in range(8))],
+        ),
+        ({"warm_up": 0.99, "annealing": "linear"}, [step / 10 for step in range(1, 11)]),
     ],
 )
 @pytest.mark.parametrize(
     ("name", "kind"), [("adam", parl_tf.FusedAdam), ("sgd", keras.optimizers.SGD)]
 )
-def test_rate_follows_the_schedule_step_by_step(decay_at, rates, name, kind):
-    recipe = Recipe(epochs=2, optimizer=name, learning_rate=1.0, decay_at=decay_at)
+def test_rate_follows_the_schedule_step_by_step(schedule, rates, name, kind):
+    recipe = Recipe(epochs=2, optimizer=name, learning_rate=1.0, **schedule)
     optimizer = optimizer_of(recipe, 5)
     assert type(optimizer) is kind
+    optimizer = kind.from_config(optimizer.get_config())  # as from a checkpoint
     found = []
     for step in range(10):
         optimizer.iterations.assign(step)
@@ -494,6 +580,37 @@ def test_rates_fall_after_whole_epochs_as_in_the_authors_code(method, epochs, st
             optimizer.iterations.assign(step)
             expected = recipe.learning_rate / 10**number
             assert float(optimizer.learning_rate) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, 0.9 * 0.1 + 0.1),
+        ({"optimizer": "nesterov"}, 0.9 * (0.9 * 0.1 + 0.1) + 0.1),
+        ({"weight_decay": 0.5}, 0.9 * 0.1 + 0.1 + 0.05 * 0.85),
+    ],
+)
+def test_the_second_step_of_an_optimizer(changes, expected):
+    """From 1, with gradients of 1, a rate of 0.1 and momentum 0.9."""
+    recipe = Recipe(**{"optimizer": "sgd", "learning_rate": 0.1, "decay_at": (), **changes})
+    optimizer, weight = optimizer_of(recipe, 5), keras.Variable(1.0)
+    optimizer.build([weight])
+    values = [1.0]
+    for _ in range(2):
+        optimizer.apply([keras.ops.ones(())], [weight])
+        values.append(float(weight))
+    assert values[1] - values[2] == pytest.approx(expected, rel=1e-5)
+
+
+def test_adam_decays_weights_apart_from_their_gradients():
+    found = []
+    for weight_decay in (0.0, 0.5):
+        recipe = Recipe(learning_rate=0.1, decay_at=(), weight_decay=weight_decay)
+        optimizer, weight = optimizer_of(recipe, 5), keras.Variable(2.0)
+        optimizer.build([weight])
+        optimizer.apply([keras.ops.ones(())], [weight])
+        found.append(float(weight))
+    assert found[0] - found[1] == pytest.approx(0.1 * 0.5 * 2.0, rel=1e-5)
 
 
 def cifar(name):
