@@ -294,3 +294,7 @@ def _warn_of_shared_seeds(
                     "black-box attacker does not know. Train surrogates with another --seed.",
                     file=sys.stderr,
                 )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,7 @@
 """parl-diversity: measures the diversity of an ensemble's members."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -105,3 +106,7 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
     print_table(f"Diversity of {name} on {record.data['num_examples']} test images", header, rows)
     print(f"Record: {arguments.out}")
     return record.to_json()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,6 +2,7 @@
 
 import pathlib
 import shlex
+import sys
 import time
 from collections.abc import Sequence
 
@@ -85,3 +86,7 @@ methods compare. Next:
 def _say(text: str) -> int:
     """Prints the next step at once; returns an exit status."""
     return run(lambda: print(f"\n== {text}"), print_json=False, tensorflow=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

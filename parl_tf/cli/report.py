@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -96,3 +97,7 @@ def _as_json(table: "Table") -> list[dict[str, Any]]:
         for row in block.rows
         for column, cell in zip(block.header[1:], row.cells, strict=True)
     ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -180,3 +180,7 @@ def _time(seconds: float) -> str:
     if minutes < 90:
         return f"{minutes} min"
     return f"{seconds / 3600:.0f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -204,3 +204,7 @@ def _given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
     """The named arguments that were given; the others keep the library's defaults."""
     values = {name: getattr(arguments, name) for name in names}
     return {name: value for name, value in values.items() if value is not None}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
