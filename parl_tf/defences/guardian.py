@@ -258,5 +258,6 @@ def _deviations(units: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     constant = largest <= tf.maximum(rounding * tf.maximum(tf.abs(low), tf.abs(high)), _LEAST)
     deviations = units - mean
     square = tf.reduce_sum(tf.square(deviations), axis=0)
-    inverse = tf.where(constant, 0.0, tf.math.rsqrt(tf.where(constant, 1.0, square)))
+    inverse = tf.math.rsqrt(tf.where(constant, tf.ones_like(square), square))
+    inverse = tf.where(constant, tf.zeros_like(inverse), inverse)
     return deviations * inverse, inverse
