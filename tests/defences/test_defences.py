@@ -77,7 +77,7 @@ def test_two_epochs_on_digits_lower_the_loss_and_report_every_term(method, num_m
         assert history[name][0] != 0, name
 
 
-@pytest.mark.parametrize("method", slow_except(METHODS, "dverge", "guardian", "parl"))
+@pytest.mark.parametrize("method", EACH_METHOD)
 def test_adversarial_training_composes(method):
     images, labels = examples(12)
     options = {"num_steps": 2, "against": "ensemble"}
