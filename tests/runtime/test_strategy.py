@@ -102,6 +102,7 @@ for case in CASES:
     print(case, "is the same on two devices")
 with spread_over(2):
     fused = compiled(compiling={"optimizer": parl_tf.FusedAdam()})
+    fused.optimizer.build(fused.trainable_variables)
     step = tf.function(lambda: fused.distribute_strategy.run(
         fused.train_step, [(tf.constant(SPLIT.images, tf.float64), tf.constant(SPLIT.labels))]
     ))
