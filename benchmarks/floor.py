@@ -84,7 +84,7 @@ def _convolutions_of(graph: Any) -> tuple[Callable[[], Any], int]:
     import tensorflow as tf
 
     alike: dict[Any, list[Any]] = collections.defaultdict(list)
-    for operation in graph.get_operations():
+    for operation in _needed(graph):
         if operation.type in _CONVOLUTIONS:
             shapes = [tuple(tensor.shape) for tensor in _operands(operation)]
             alike[operation.type, *shapes].append(operation)
@@ -119,6 +119,18 @@ def _convolutions_of(graph: Any) -> tuple[Callable[[], Any], int]:
         return tf.add_n(used)
 
     return lambda: float(everything()), sum(map(len, alike.values()))
+
+
+def _needed(graph: Any) -> Iterator[Any]:
+    """The operations that results or writes depend on; TensorFlow traces others and drops them."""
+    left = [*(tensor.op for tensor in graph.outputs), *graph.control_outputs]
+    seen = set()
+    while left:
+        operation = left.pop()
+        if operation not in seen:
+            seen.add(operation)
+            yield operation
+            left += [*(tensor.op for tensor in operation.inputs), *operation.control_inputs]
 
 
 def _operands(operation: Any) -> list[Any]:

@@ -39,9 +39,8 @@ def measure(batch_sizes: list[int], rounds: int) -> Iterator[dict[str, Any]]:
     for batch_size in batch_sizes:
         found: dict[str, list[list[float | None]]] = {name: [] for name in _SETTINGS}
         for _ in range(rounds):
-            for name, (onednn, dtype) in _SETTINGS.items():
-                os.environ["TF_ENABLE_ONEDNN_OPTS"] = onednn  # for the process that is begun
-                found[name].append(timing.in_fresh_process(_milliseconds, batch_size, dtype))
+            for name, setting in _SETTINGS.items():
+                found[name].append(timing.in_fresh_process(_milliseconds, batch_size, *setting))
         names = itertools.product(_SHAPES, _DIRECTIONS)
         for index, ((size, channels, filters, kernel, stride), direction) in enumerate(names):
             yield {
@@ -60,8 +59,9 @@ def _median(milliseconds: list[float | None]) -> float | None:
     return round(statistics.median(known), 2) if known else None
 
 
-def _milliseconds(batch_size: int, dtype: str) -> list[float | None]:
+def _milliseconds(batch_size: int, onednn: str, dtype: str) -> list[float | None]:
     """The median time of every shape in every direction; None where there is no kernel."""
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = onednn  # of this process alone
     import tensorflow as tf
 
     times: list[float | None] = []
